@@ -1,0 +1,1 @@
+"""Options: the typed vocabulary and how files become it."""

@@ -1,0 +1,200 @@
+"""The option vocabulary as typed, frozen models: BasicSR's names, and new blocks for sampling, reward and LoRA.
+
+Field descriptions are the options reference (docs/options.md) and the editor schema (options/schema.json).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from .degradation import DegradationOptions
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A block of options: unknown keys are refused, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Component(BaseModel):
+    """A block with `type:` naming a constructor; every other key is one of its arguments (bound in check.py)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    type: str
+    """A name from the tables (docs/options.md), or the dotted path of an importable class or function."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's keyword arguments."""
+        return dict(self.model_extra or {})
+
+
+class SamplingOptions(Section):
+    strategy: str = "uniform_positive"
+    """How a GT is drawn from its set: original, uniform_all, uniform_positive, sma, smp, amo (docs/concepts.md)."""
+    metric: str | None = None
+    """The no-reference metric Q behind the scores; required by sma, smp and amo."""
+    temperature: PositiveFloat | None = None
+    """Softmax temperature of sma and smp, in the metric's own units; required by both."""
+
+
+class DataOptions(Section):
+    name: str = ""
+    """A name for messages and tables."""
+    type: Literal["multi_gt", "paired", "single_gt"]
+    """multi_gt: HGGT layout; paired: a folder of GTs and one of LQs; single_gt: a folder of GTs."""
+    dataroot_gt: Path
+    """Folder of GT images (multi_gt: the folder holding original/, 01/, ...), or a store made by `sr-iqa data pack` (ends in .lmdb)."""
+    dataroot_labels: Path | None = None
+    """multi_gt: the folder holding one folder of label files per annotator. A store brings its own labels."""
+    dataroot_lq: Path | None = None
+    """Folder of given LQ images, named like the originals. Without it the LQ is synthesised from the original GT."""
+    scores: Path | None = None
+    """Score table made by `sr-iqa data score`; required by sma and smp."""
+    degradation: DegradationOptions | None = None
+    """How the LQ is synthesised where none is given."""
+    on_bad_set: Literal["fail", "skip"] = "fail"
+    """What to do with sets that `sr-iqa data verify` would refuse: stop before training, or go on without them."""
+
+
+class TrainDataOptions(DataOptions):
+    gt_size: PositiveInt
+    """Side of the square GT crop in pixels; a multiple of the scale."""
+    use_hflip: bool = True
+    """Flip horizontally with probability 1/2."""
+    use_rot: bool = True
+    """Flip vertically and transpose, each with probability 1/2."""
+    batch_size_per_gpu: PositiveInt
+    """Samples per process and forward pass; the global batch is this x processes x train.accum_iter."""
+    num_worker_per_gpu: NonNegativeInt = 4
+    """Loader processes per training process; 0 loads in the training process. No effect on the samples."""
+    sampling: SamplingOptions = SamplingOptions(strategy="original")
+
+
+class DatasetsOptions(Section):
+    train: TrainDataOptions | None = None
+    val: DataOptions | None = None
+    """Held-out data for validation during training and for `sr-iqa test`."""
+
+
+class PathOptions(Section):
+    pretrain_network_g: Path | None = None
+    """Weights that the generator starts from."""
+    param_key_g: str | None = None
+    """Which weights of a BasicSR .pth to take (params_ema, params); by default params_ema where it exists."""
+    strict_load_g: bool = True
+    pretrain_network_d: Path | None = None
+    param_key_d: str | None = None
+    strict_load_d: bool = True
+    pretrain_adapter: Path | None = None
+    """A saved adapter folder to continue from (with `lora`)."""
+    experiments_root: Path = Path("experiments")
+    """Runs are written to <experiments_root>/<name>/."""
+
+
+class ScheduleOptions(Section):
+    type: Literal["constant", "MultiStepLR", "CosineAnnealingLR"] = "constant"
+    milestones: tuple[PositiveInt, ...] = ()
+    """MultiStepLR: optimizer steps at which the rate is multiplied by gamma."""
+    gamma: PositiveFloat = 0.5
+    T_max: PositiveInt | None = None
+    """CosineAnnealingLR: steps from the full rate to eta_min; by default train.total_iter."""
+    eta_min: NonNegativeFloat = 0.0
+
+
+class RewardOptions(Section):
+    metric: str
+    """A differentiable no-reference metric of the door (`sr-iqa iqa list`)."""
+    weight: PositiveFloat
+    """lambda_Q: the loss gets -weight * Q(output), Q in the metric's own units, higher is better."""
+    start_iter: NonNegativeInt = 0
+    warmup_iter: NonNegativeInt = 0
+    """Steps over which the weight rises linearly from 0 after start_iter."""
+
+
+class TrainOptions(Section):
+    total_iter: PositiveInt
+    """Optimizer steps."""
+    accum_iter: PositiveInt = 1
+    """Micro-batches per optimizer step."""
+    warmup_iter: int = -1
+    """Steps of linear learning-rate warm-up; -1 for none."""
+    grad_clip: PositiveFloat | None = None
+    """Largest gradient norm of each network; none by default."""
+    ema_decay: Fraction = 0.0
+    """Exponential moving average of the generator; 0 switches it off."""
+    optim_g: Component
+    optim_d: Component | None = None
+    scheduler: ScheduleOptions = ScheduleOptions()
+    net_d_iters: PositiveInt = 1
+    """The generator is updated every net_d_iters steps."""
+    net_d_init_iters: NonNegativeInt = 0
+    """Steps at the start in which only the discriminator learns."""
+    pixel_opt: Component | None = None
+    perceptual_opt: Component | None = None
+    gan_opt: Component | None = None
+    neg_opt: Component | None = None
+    """HGGT's negative-GT loss."""
+    metric_opt: tuple[Component, ...] = ()
+    """Differentiable full-reference metrics as losses: `type: <metric>`, `loss_weight`."""
+    reward_opt: tuple[RewardOptions, ...] = ()
+    """No-reference rewards; a single block or a list of blocks."""
+
+
+class LoraOptions(Section):
+    rank: PositiveInt = 8
+    alpha: PositiveFloat | None = None
+    """The update is scaled by alpha / rank; by default alpha = rank."""
+    dropout: Fraction = 0.0
+    target_modules: tuple[str, ...] | None = None
+    """Module name endings that get an adapter; by default the architecture's own list."""
+
+
+class ValOptions(Section):
+    val_freq: PositiveInt = 5000
+    """Steps between validations; there is always one at step 0 and one at the end."""
+    metrics: tuple[str, ...] = ("psnr", "ssimc")
+    """Metrics of the door (`sr-iqa iqa list`)."""
+    crop_border: NonNegativeInt = 4
+    """Pixels cut from each side before full-reference metrics."""
+    save_img: bool = False
+    """Write every validation output, not only the sample sheet."""
+    max_images: PositiveInt | None = None
+    """Use only the first max_images sets."""
+    tile: NonNegativeInt = 0
+    """LQ tile side for large images; 0 for whole images."""
+
+
+class LoggerOptions(Section):
+    print_freq: PositiveInt = 100
+    save_checkpoint_freq: PositiveInt = 5000
+    keep_checkpoints: PositiveInt = 3
+    """Training states kept; network weights are always kept."""
+    use_tb_logger: bool = True
+    """Scalars and sample images to TensorBoard."""
+
+
+class Options(Section):
+    """One run."""
+
+    name: str
+    scale: Annotated[int, Field(ge=1, le=8)]
+    manual_seed: NonNegativeInt = 0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Mixed precision; fp16 is refused with a GAN."""
+    deterministic: bool = False
+    """Bit-identical runs on CUDA too, slower; on the CPU runs are always bit-identical."""
+    datasets: DatasetsOptions = DatasetsOptions()
+    network_g: Component
+    network_d: Component | None = None
+    path: PathOptions = PathOptions()
+    lora: LoraOptions | None = None
+    train: TrainOptions | None = None
+    val: ValOptions = ValOptions()
+    logger: LoggerOptions = LoggerOptions()

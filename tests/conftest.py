@@ -1,0 +1,16 @@
+import os
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same global random state; nothing may depend on it in library code."""
+    np.random.seed(0)
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
