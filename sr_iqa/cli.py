@@ -1,0 +1,338 @@
+"""Every command of `sr-iqa`: parse, call one function, print. No logic lives here, and nothing heavy is imported until a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sr_iqa.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    from sr_iqa.config import Loaded
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split(":")[0])
+data_app = typer.Typer(no_args_is_help=True, help="Check, pack, score and look at data sets.")
+iqa_app = typer.Typer(no_args_is_help=True, help="The metrics: list, fetch weights, score images.")
+adapter_app = typer.Typer(no_args_is_help=True, help="LoRA adapters: what is inside, merge into a network.")
+config_app = typer.Typer(no_args_is_help=True, help="Option files: check, show, editor schema.")
+for name, group in {"data": data_app, "iqa": iqa_app, "adapter": adapter_app, "config": config_app}.items():
+    app.add_typer(group, name=name)
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+OptFile = Annotated[Path, typer.Option("-opt", "--opt", help="The option file (YAML).")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one option; may be repeated.")]
+Split = Annotated[str, typer.Option(help="Which data set of the option file: train or val.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; by default the GPU where there is one.")]
+
+
+def _say(text: str) -> None:
+    out.print(text, markup=False)
+
+
+def _warn(text: str) -> None:
+    err.print(text, markup=False)
+
+
+def _load(opt: Path, overrides: list[str] | None) -> Loaded:
+    """The checked options; notes go to stderr."""
+    from sr_iqa.check import check
+    from sr_iqa.config import load
+
+    loaded = load(opt, overrides or ())
+    for note in (*loaded.notes, *check(loaded)):
+        _warn(f"note: {note}")
+    return loaded
+
+
+def _data_options(opt: Path, overrides: list[str] | None, split: str):  # noqa: ANN202 (DataOptions, imported late)
+    options = _load(opt, overrides).options
+    data = {"train": options.datasets.train, "val": options.datasets.val}.get(split)
+    if data is None:
+        raise UsageError(f"{opt}: datasets.{split} is not there; choose --split train or val, whichever the file has")
+    return options, data
+
+
+def _device(name: str) -> str:
+    import torch
+
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+# ---------------------------------------------------------------- the main job
+
+
+@app.command()
+def demo(
+    out_dir: Annotated[Path, typer.Option("--out", help="Where everything is written.")] = Path("experiments/demo"),
+    images: Annotated[Path | None, typer.Option(help="A folder of your own photos instead of the built-in ones.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Repeat every training run with this many seeds.")] = 1,
+) -> None:
+    """The whole method in minutes on a CPU: make multi-GT data, train eight variants, evaluate, report."""
+    from sr_iqa.study.demo import run_demo
+
+    result = run_demo(out_dir, images=images, seeds=seeds, say=_say)
+    _say(result.table)
+    _say(f"results: {result.results}\nreport:  {result.report}")
+
+
+@app.command()
+def train(
+    opt: OptFile,
+    set_: Overrides = None,
+    fresh: Annotated[bool, typer.Option(help="Archive an earlier run of this name and start at step 0.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved options and exit.")] = False,
+) -> None:
+    """Train; run the same command again to resume."""
+    loaded = _load(opt, set_)
+    if dry_run:
+        from sr_iqa.config import options_to_yaml
+
+        _say(options_to_yaml(loaded.options))
+        return
+    from sr_iqa.training.trainer import train as run
+
+    _say(f"done: {run(loaded.options, fresh=fresh)}")
+
+
+@app.command()
+def test(
+    opt: OptFile,
+    set_: Overrides = None,
+    model: Annotated[Path | None, typer.Option("-m", "--model", help="Weights; by default the run's newest.")] = None,
+    outputs: Annotated[Path | None, typer.Option(help="Evaluate this folder of SR images instead of a network.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the SR images here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all values here.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Evaluate on datasets.val by the multi-GT protocol (docs/evaluation.md)."""
+    from sr_iqa.study.study import run_test
+
+    evaluation = run_test(_load(opt, set_).options, model=model, outputs=outputs, save_dir=save, json_file=json_file, device=_device(device))
+    _say(evaluation.table())
+
+
+@app.command()
+def infer(
+    model: Annotated[Path, typer.Option("-m", "--model", help="Weights (.safetensors, .pth) or a run's folder.")],
+    inputs: Annotated[Path, typer.Option("-i", "--input", help="An image or a folder of images.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the results are written, as PNG.")],
+    tile: Annotated[int, typer.Option(min=0, help="LQ tile side in pixels; 0 for whole images.")] = 0,
+    adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter folder to put on the network.")] = None,
+    scale: Annotated[float, typer.Option(help="Adapter scale: 0 is the base network, 1 the full adapter.")] = 1.0,
+    device: Device = "auto",
+) -> None:
+    """Upscale images."""
+    from sr_iqa.inference import infer_folder, load_for_inference
+
+    net = load_for_inference(model, adapter=adapter, adapter_scale=scale, device=_device(device))
+    _say(f"{infer_folder(net, inputs, output, tile=tile, device=_device(device))} images written to {output}")
+
+
+# ---------------------------------------------------------------- data
+
+
+@data_app.command("verify")
+def data_verify(opt: OptFile, set_: Overrides = None, split: Split = "train") -> None:
+    """Find every bad image, size, label and missing file before training does; exit 1 if there is any."""
+    from sr_iqa.data.sets import verify
+
+    _, data = _data_options(opt, set_, split)
+    problems = verify(data)
+    for problem in problems:
+        _say(str(problem))
+    if problems:
+        raise UserError(f"{len(problems)} problem(s) in {data.dataroot_gt}")
+    _say(f"{data.dataroot_gt}: no problems")
+
+
+@data_app.command("pack")
+def data_pack(
+    opt: OptFile,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The store to write; must end in .lmdb.")],
+    set_: Overrides = None,
+    split: Split = "train",
+) -> None:
+    """Pack a data set into one LMDB store from which crops are read without decoding images."""
+    from sr_iqa.data.store import pack
+
+    _, data = _data_options(opt, set_, split)
+    _say(f"{pack(data, output)} sets packed into {output}")
+
+
+@data_app.command("score")
+def data_score(
+    opt: OptFile,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The score table to write (Parquet).")],
+    set_: Overrides = None,
+    split: Split = "train",
+    metric: Annotated[str | None, typer.Option(help="By default datasets.train.sampling.metric.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Score every GT of every set with a no-reference metric; resumable, and shared by processes under accelerate launch."""
+    from sr_iqa.iqa.scores import score_data
+
+    options, data = _data_options(opt, set_, split)
+    name = metric or (options.datasets.train.sampling.metric if options.datasets.train else None)
+    if name is None:
+        raise UsageError("no metric: give --metric or datasets.train.sampling.metric")
+    _say(f"{score_data(data, name, output, device=_device(device))} images scored; table: {output}")
+
+
+@data_app.command("stats")
+def data_stats(opt: OptFile, set_: Overrides = None, split: Split = "train") -> None:
+    """Counts: sets, GTs, sizes, effective labels, sets without a positive."""
+    from sr_iqa.data.sets import statistics
+
+    _, data = _data_options(opt, set_, split)
+    for key, value in statistics(data).items():
+        _say(f"{key}: {value}")
+
+
+@data_app.command("show")
+def data_show(
+    opt: OptFile,
+    n: Annotated[int, typer.Option("--n", min=0, help="Sample number.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The PNG to write.")] = Path("sample.png"),
+    set_: Overrides = None,
+) -> None:
+    """Write a picture of training sample n: its LQ, its GTs, and every drawn parameter."""
+    from sr_iqa.study.study import show_sample
+
+    for key, value in show_sample(_load(opt, set_).options, n, output).items():
+        _say(f"{key}: {value}")
+    _say(f"picture: {output}")
+
+
+@data_app.command("demo")
+def data_demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write train/ and heldout/ to.")],
+    images: Annotated[Path | None, typer.Option(help="A folder of your own photos.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Make the demo's multi-GT sets in HGGT layout."""
+    from sr_iqa.data.demo import make_demo_sets
+
+    _say(str(make_demo_sets(output, images, seed)))
+
+
+# ---------------------------------------------------------------- metrics
+
+
+@iqa_app.command("list")
+def iqa_list(filter_: Annotated[str, typer.Argument(metavar="FILTER", help="Only names containing this.")] = "") -> None:
+    """Every metric: mode, direction, range, whether it can be a loss, whether its weights are here."""
+    from sr_iqa.iqa.metrics import list_metrics
+
+    table = Table(box=None, header_style="bold")
+    for column in ("name", "mode", "better", "range", "differentiable", "weights", "needs"):
+        table.add_column(column, overflow="fold")
+    for info in list_metrics():
+        if filter_ in info.name:
+            better = "lower" if info.lower_better else "higher"
+            low, high = info.value_range
+            row = (info.name, info.mode, better, f"{low:g} .. {high:g}", "yes" if info.differentiable else "no", info.weights, info.needs)
+            table.add_row(*row)
+    out.print(table)
+
+
+@iqa_app.command("fetch")
+def iqa_fetch(metric: str) -> None:
+    """Download a metric's weights: the only command that uses the network."""
+    from sr_iqa.iqa.metrics import fetch_weights
+
+    for path in fetch_weights(metric):
+        _say(str(path))
+
+
+@iqa_app.command("score")
+def iqa_score(
+    inputs: Annotated[list[Path], typer.Argument(help="Images or folders.")],
+    metric: Annotated[list[str], typer.Option("--metric", help="A no-reference metric; may be repeated.")],
+    device: Device = "auto",
+) -> None:
+    """Score images; prints tab-separated lines."""
+    from sr_iqa.iqa.scores import score_files
+
+    _say("\t".join(("image", *metric)))
+    for path, values in score_files(inputs, metric, device=_device(device)):
+        _say("\t".join((str(path), *(f"{value:.4f}" for value in values))))
+
+
+# ---------------------------------------------------------------- adapters
+
+
+@adapter_app.command("info")
+def adapter_info(folder: Path) -> None:
+    """What an adapter folder holds."""
+    from sr_iqa.adapters import describe_adapter
+
+    for key, value in describe_adapter(folder).items():
+        _say(f"{key}: {value}")
+
+
+@adapter_app.command("merge")
+def adapter_merge(
+    adapter: Path,
+    model: Annotated[Path, typer.Option("-m", "--model", help="The base network's weights.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The merged weights to write (.safetensors).")],
+    scale: Annotated[float, typer.Option(help="Adapter scale.")] = 1.0,
+) -> None:
+    """Fold an adapter into its base network: plain weights that any tool loads."""
+    from sr_iqa.inference import merge_adapter
+
+    merge_adapter(model, adapter, output, scale=scale)
+    _say(f"merged weights: {output}")
+
+
+# ---------------------------------------------------------------- options
+
+
+@config_app.command("check")
+def config_check(files: Annotated[list[Path], typer.Argument()], set_: Overrides = None) -> None:
+    """Check option files, HGGT's and BasicSR's training files included; prints what is ignored."""
+    failed = 0
+    for path in files:
+        try:
+            _load(path, set_)
+            _say(f"{path}: ok")
+        except UserError as error:
+            _warn(str(error))
+            failed += 1
+    if failed:
+        raise typer.Exit(2)
+
+
+@config_app.command("show")
+def config_show(opt: OptFile, set_: Overrides = None) -> None:
+    """Print the resolved options, every default included."""
+    from sr_iqa.config import options_to_yaml
+
+    _say(options_to_yaml(_load(opt, set_).options))
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema for editors (committed as options/schema.json)."""
+    from sr_iqa.config.schema import schema_text
+
+    _say(schema_text())
+
+
+def main() -> None:
+    """Entry point: user errors become one or two lines; `--debug` (or SR_IQA_DEBUG=1) shows the traceback."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        app(args=[a for a in arguments if a != "--debug"], standalone_mode=True)
+    except UserError as error:
+        if debug:
+            raise
+        _warn(f"error: {error}")
+        sys.exit(2 if isinstance(error, UsageError) else 1)
