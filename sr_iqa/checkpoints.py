@@ -1,0 +1,185 @@
+"""Weights in and out: BasicSR's .pth files and safetensors. Nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .atomic import atomic_write
+from .errors import UserError
+
+logger = logging.getLogger(__name__)
+
+PARAM_KEYS = ("params_ema", "params")
+SHOWN = 5
+
+
+class CheckpointError(UserError):
+    """A weight file that is missing, damaged, or does not fit its network."""
+
+
+def load_weights(path: Path | str, key: str | None = None) -> dict[str, Tensor]:
+    """Reads a state dict onto the CPU.
+
+    Args:
+        path: .safetensors, or a .pth/.pt as BasicSR writes them: {"params": ..., "params_ema": ...} or a bare state dict.
+        key: which entry of a .pth to take; by default params_ema, else params, else the file itself.
+
+    Raises:
+        CheckpointError: no such file, damaged, holds other objects than tensors, or has no such key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weight file.{_nearest(path.name, _names_beside(path), ' Did you mean {}?')}")
+    if path.suffix == ".safetensors":
+        if key is not None:
+            raise CheckpointError(f"{path}: a .safetensors file holds one set of weights, it has no '{key}'. Leave the key out.")
+        weights = _read_safetensors(path)
+    else:
+        weights = _choose(_read_pickle(path), key, path)
+    return {name.removeprefix("module."): value for name, value in weights.items()}
+
+
+def load_into(net: nn.Module, path: Path | str, key: str | None = None, strict: bool = True) -> None:
+    """Loads a weight file into a network.
+
+    With `strict` every name and shape must agree. Without it the tensors that fit are loaded (there must be one); a warning counts them.
+
+    Raises:
+        CheckpointError: as load_weights, and when the weights do not fit: lists missing and unknown names and differing shapes.
+    """
+    weights = load_weights(path, key)
+    try:
+        if strict:
+            net.load_state_dict(weights)
+            return
+        own = net.state_dict()
+        fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+        if not fitting:
+            raise CheckpointError(_misfit(net, weights, path))
+        net.load_state_dict(fitting, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(_misfit(net, weights, path)) from error
+    if len(fitting) < max(len(own), len(weights)):
+        logger.warning("%s: %d of %d tensors loaded into %d.", path, len(fitting), len(weights), len(own))
+
+
+def save_weights(path: Path | str, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes a .safetensors file atomically, with strings of the caller's in its header.
+
+    Raises:
+        CheckpointError: the file could not be written (the previous one is untouched).
+    """
+    # Copies, because safetensors refuses tensors that share memory.
+    tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state_dict.items()}
+    try:
+        with atomic_write(path) as temporary:
+            save_file(tensors, temporary, metadata=dict(metadata))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: could not be written: {error}. A previous file of that name is untouched.") from error
+
+
+def read_metadata(path: Path | str) -> dict[str, str]:
+    """The strings in the header of a .safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a readable .safetensors file: {error}") from error
+
+
+def file_hash(path: Path | str) -> str:
+    """The first 16 hex digits of the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """16 hex digits of the SHA-256 over names, types, shapes and values: the same for the same weights in any file format."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: damaged, truncated or not a safetensors file: {error}") from error
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: not loaded, because it is damaged or holds Python objects that could run code; only tensors are accepted."
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged, truncated or not a PyTorch file: {error}") from error
+
+
+def _choose(content: object, key: str | None, path: Path) -> dict[str, Tensor]:
+    """The state dict inside a .pth file's content."""
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a dictionary of tensors.")
+    if key is not None:
+        if key not in content:
+            raise CheckpointError(f"{path}: has no '{key}'; it holds {_shorten(sorted(map(str, content)))}.")
+        weights = content[key]
+    else:
+        weights = next((content[name] for name in PARAM_KEYS if name in content), content)
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(
+            f"{path}: no weights found under {' or '.join(PARAM_KEYS)}; it holds {_shorten(sorted(map(str, content)))}. Name the key."
+        )
+    return weights
+
+
+def _misfit(net: nn.Module, weights: Mapping[str, Tensor], path: Path | str) -> str:
+    """What keeps weights from fitting a network, in a few lines."""
+    # Masks and position indices are computed by the network, whatever the file says.
+    own = {name: value for name, value in net.state_dict().items() if not name.endswith(("attn_mask", "relative_position_index"))}
+    missing = [name for name in own if name not in weights]
+    unknown = [name for name in weights if name not in net.state_dict()]
+    shapes = [
+        f"{n}: file {tuple(weights[n].shape)}, network {tuple(own[n].shape)}"
+        for n in own
+        if n in weights and weights[n].shape != own[n].shape
+    ]
+    lines = [f"{path}: these weights do not fit {type(net).__name__}."]
+    if shapes:
+        lines.append(f"Shapes differ ({len(shapes)}): {_shorten(shapes, '; ')}.")
+    if missing:
+        nearest = [name + _nearest(name, unknown, " (nearest there: {})") for name in missing[:SHOWN]]
+        lines.append(f"Missing in the file ({len(missing)}): {_shorten(nearest + missing[SHOWN:])}.")
+    if unknown:
+        lines.append(f"Unknown to the network ({len(unknown)}): {_shorten(unknown)}.")
+    lines.append("Check the network's options (depths, embed_dim, num_feat, upsampler, scale, ...) against those it was trained with.")
+    return "\n".join(lines)
+
+
+def _shorten(names: list[str], separator: str = ", ") -> str:
+    more = len(names) - SHOWN
+    return separator.join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _nearest(name: str, choices: list[str], template: str) -> str:
+    found = difflib.get_close_matches(name, choices, n=1)
+    return template.format(found[0]) if found else ""
+
+
+def _names_beside(path: Path) -> list[str]:
+    return [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
