@@ -1,0 +1,101 @@
+"""The one file that knows about processes: rank, share of the work, gather, agreement.
+
+Everything works in a single process that was started without a launcher, and then costs nothing.
+Under `accelerate launch` the figures come from Accelerate's PartialState.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeVar
+
+import torch
+
+from .errors import UsageError
+
+T = TypeVar("T")
+
+
+def launched_size() -> int:
+    """The number of processes that the launcher says it started; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _state() -> Any:
+    from accelerate import PartialState
+
+    return PartialState()
+
+
+def rank() -> int:
+    """This process's number, 0 to world_size() - 1."""
+    return _state().process_index if launched_size() > 1 else 0
+
+
+def world_size() -> int:
+    """The number of processes that work together."""
+    return _state().num_processes if launched_size() > 1 else 1
+
+
+def is_main() -> bool:
+    """True in the one process that writes files and speaks."""
+    return rank() == 0
+
+
+def wait_for_everyone() -> None:
+    """Returns when all processes have come here."""
+    if world_size() > 1:
+        _state().wait_for_everyone()
+
+
+def share(n: int) -> range:
+    """The indices of 0..n-1 that are this process's part of the work: every world_size()-th one.
+
+    No index is given twice and none is padded, so a mean over the gathered results is exact.
+    """
+    return range(rank(), n, world_size())
+
+
+def gather_objects(items: list[T]) -> list[T]:
+    """All processes' items in order of rank, the same list in every process. Items must be picklable."""
+    if world_size() == 1:
+        return list(items)
+    from accelerate.utils import gather_object
+
+    return gather_object(list(items))
+
+
+def check_launch() -> None:
+    """Refuses a launch whose processes do not know of each other.
+
+    `accelerate launch --multi_gpu` on a machine without GPUs starts processes that each believe to be the only one;
+    they would all train the same network and overwrite each other's files.
+
+    Raises:
+        UsageError: WORLD_SIZE differs from Accelerate's number of processes.
+    """
+    if launched_size() != world_size():
+        raise UsageError(
+            f"the launcher started {launched_size()} processes, but Accelerate sees {world_size()}. Without GPUs launch with\n"
+            "  ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N -m sr_iqa train -opt FILE"
+        )
+
+
+class Agreement:
+    """Lets all processes act on a flag that some of them may see earlier than others, without waiting for the GPU.
+
+    The question is asked on the CPU, through a group of its own where the main one is the GPU's.
+    """
+
+    def __init__(self) -> None:
+        self._group: Any = None
+        if world_size() > 1:
+            self._group = torch.distributed.new_group(backend="gloo")
+
+    def any(self, flag: bool) -> bool:
+        """True in all processes if `flag` is true in any. Every process must call it."""
+        if self._group is None:
+            return flag
+        value = torch.tensor(int(flag))
+        torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX, group=self._group)
+        return bool(value.item())
