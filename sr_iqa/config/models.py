@@ -8,17 +8,54 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from .degradation import DegradationOptions
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Section(BaseModel):
-    """A block of options: unknown keys are refused, values never change after loading."""
+def _folder_name(name: str) -> str:
+    if not name.strip(" .") or any(sign in name for sign in "/\\\0"):
+        raise ValueError(f"expected a name that can be a folder's, got {name!r}")
+    return name
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, (dict, BaseModel)) else value
+
+
+class Section(BaseModel):
+    """A block of options: unknown keys are refused, null means the default, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None or name not in cls.model_fields}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError(f"{str(value).lower()} does not belong here; the key takes no true or false")
+        return value
 
 
 class Component(BaseModel):
@@ -99,13 +136,20 @@ class PathOptions(Section):
 
 
 class ScheduleOptions(Section):
-    type: Literal["constant", "MultiStepLR", "CosineAnnealingLR"] = "constant"
+    """The learning rate as a function of the step; both networks follow it."""
+
+    type: Literal["constant", "MultiStepLR", "CosineAnnealingLR", "CosineAnnealingRestartLR"] = "constant"
     milestones: tuple[PositiveInt, ...] = ()
     """MultiStepLR: optimizer steps at which the rate is multiplied by gamma."""
     gamma: PositiveFloat = 0.5
     T_max: PositiveInt | None = None
     """CosineAnnealingLR: steps from the full rate to eta_min; by default train.total_iter."""
     eta_min: NonNegativeFloat = 0.0
+    """The cosines' lowest rate."""
+    periods: tuple[PositiveInt, ...] = ()
+    """CosineAnnealingRestartLR: length of each cosine in steps; after the last one the rate stays at eta_min."""
+    restart_weights: tuple[PositiveFloat, ...] = ()
+    """CosineAnnealingRestartLR: factor of the full rate at the start of each cosine; by default 1 for all."""
 
 
 class RewardOptions(Section):
@@ -141,9 +185,11 @@ class TrainOptions(Section):
     gan_opt: Component | None = None
     neg_opt: Component | None = None
     """HGGT's negative-GT loss."""
-    metric_opt: tuple[Component, ...] = ()
-    """Differentiable full-reference metrics as losses: `type: <metric>`, `loss_weight`."""
-    reward_opt: tuple[RewardOptions, ...] = ()
+    metric_opt: Annotated[tuple[Component, ...], BeforeValidator(_as_list, json_schema_input_type=Component | tuple[Component, ...])] = ()
+    """Differentiable full-reference metrics as losses: `type: <metric>`, `loss_weight`; a single block or a list of blocks."""
+    reward_opt: Annotated[
+        tuple[RewardOptions, ...], BeforeValidator(_as_list, json_schema_input_type=RewardOptions | tuple[RewardOptions, ...])
+    ] = ()
     """No-reference rewards; a single block or a list of blocks."""
 
 
@@ -183,9 +229,12 @@ class LoggerOptions(Section):
 class Options(Section):
     """One run."""
 
-    name: str
+    name: Annotated[str, AfterValidator(_folder_name)]
+    """Name of the run and of its folder under path.experiments_root."""
     scale: Annotated[int, Field(ge=1, le=8)]
+    """How many times larger the output is than the input, per side."""
     manual_seed: NonNegativeInt = 0
+    """Seed of everything random: samples, initial weights, dropout."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision; fp16 is refused with a GAN."""
     deterministic: bool = False

@@ -1,0 +1,196 @@
+"""Option files to Options: parse, override, translate, validate; every problem found is reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from ..errors import UsageError
+from .document import Document, KeyPath, ParseError, dotted, parse, plain_value, read_document
+from .models import Options, Section
+from .translate import translate
+from .vocabulary import block_at, nearest, suggest_key
+
+
+class OptionsError(UsageError):
+    """Option files or overrides that cannot be used; `problems` holds one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Options with where they came from."""
+
+    options: Options
+    document: Document
+    """The translated data behind the options, with the origin of every key."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the translation of a foreign file changed or ignored."""
+        return tuple(self.document.notes)
+
+    @property
+    def positions(self) -> dict[KeyPath, str]:
+        """Key path -> "file.yml:12" or "--set a.b=c"."""
+        return self.document.positions
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Reads an option file, ours or a published one of BasicSR, Real-ESRGAN or HGGT.
+
+    Args:
+        path: the YAML file.
+        overrides: `a.b.c=value` each; value is YAML, list elements go by number, `=` with `~` removes.
+
+    Raises:
+        OptionsError: everything wrong with the file and the overrides, one line each.
+    """
+    document = read_document(Path(path))
+    for override in overrides:
+        apply_override(document, override)
+    if not document.data:
+        raise OptionsError(document.problems)
+    translate(document)
+    try:
+        options = Options.model_validate(document.data)
+    except ValidationError as error:
+        raise OptionsError([*document.problems, *(_explain(document, e) for e in _without_echoes(error.errors()))]) from None
+    if document.problems:
+        raise OptionsError(document.problems)
+    return Loaded(options, document)
+
+
+def load_options(path: str | Path, overrides: Sequence[str] = ()) -> Options:
+    """`load` for those who need the options only."""
+    return load(path, overrides).options
+
+
+def apply_override(document: Document, override: str) -> None:
+    """Sets `a.b.c=value` in the document; blocks that the file leaves out are made, and validation judges the names."""
+    name, equals, text = override.partition("=")
+    where = f"--set {override}"
+    if not equals or not all(name.strip().split(".")):
+        document.problems.append(f"{where}: expected key=value with a dotted key, such as train.total_iter=1000")
+        return
+    path: KeyPath = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))
+    try:
+        document.put(path, parse(text, Document(), where), where)
+    except ParseError as error:
+        document.problems.append(f"{where}: {error.message}")
+    except KeyError as error:
+        (parent,) = error.args
+        document.problems.append(f"{where}: {dotted(parent)} {_why_not_inside(document.get(parent))}")
+
+
+def _why_not_inside(found: Any) -> str:
+    if found is None:
+        return "is not in the file; give the whole list"
+    return f"is a list of {len(found)}, count from 0" if isinstance(found, list) else f"is {_shown(found)}, it has no such part"
+
+
+_WORDS = {
+    "Input should be": "expected",
+    "a valid string": "text",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid tuple": "a list",
+}
+
+
+def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """One error per key: a union reports every alternative that did not fit."""
+    first: dict[KeyPath, ErrorDetails] = {}
+    for error in errors:
+        first.setdefault(error["loc"], error)
+    return list(first.values())
+
+
+def _explain(document: Document, error: ErrorDetails) -> str:
+    path = _given_path(document, error["loc"])
+    got, kind = error["input"], error["type"]
+    if kind == "extra_forbidden":
+        return document.say(path, f"unknown key; {suggest_key(path)}")
+    if kind == "missing":
+        return document.say(path, f"missing{_meaning(path)}")
+    if kind == "value_error":
+        return document.say(path, str(error["ctx"]["error"]))  # type: ignore[typeddict-item]
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return document.say(path, f"expected a block of keys, got {_shown(got)}")
+    if kind == "path_type":
+        return document.say(path, f"expected a path, got {_shown(got)}")
+    expected = error["msg"].split(", unable to")[0].split(", got")[0]
+    for theirs, ours in _WORDS.items():
+        expected = expected.replace(theirs, ours)
+    return document.say(path, f"{expected}, got {_shown(got)}{_near_choice(kind, got, error)}")
+
+
+def _given_path(document: Document, loc: KeyPath) -> KeyPath:
+    """The key path as the file has it: a single block where a list is allowed counts as its element 0."""
+    path: KeyPath = ()
+    for part in loc:
+        if part == 0 and not isinstance(document.get(path), list):
+            continue
+        path = (*path, part)
+    return path
+
+
+def _meaning(path: KeyPath) -> str:
+    block = block_at(path[:-1])
+    field = block.model_fields.get(str(path[-1])) if block else None
+    return f" ({field.description})" if field and field.description else ""
+
+
+def _shown(value: Any) -> str:
+    text = "a block of keys" if isinstance(value, dict) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _near_choice(kind: str, got: Any, error: ErrorDetails) -> str:
+    if kind != "literal_error" or not isinstance(got, str):
+        return ""
+    choices = [word for word in error["ctx"]["expected"].split("'") if word.strip(" ,") not in ("", "or")]  # type: ignore[typeddict-item]
+    near = nearest(got, choices)
+    return f"; did you mean {near}?" if near else ""
+
+
+def options_to_yaml(options: Options) -> str:
+    """The options as YAML text, defaults included; loading it gives equal options."""
+    return yaml.dump(_plain(options), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+
+
+def _plain(value: Any) -> Any:
+    """Only what YAML holds. A section's nulls mean its defaults and are left out; an argument's null is a value."""
+    if isinstance(value, BaseModel):
+        fields = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
+        return {name: _plain(inner) for name, inner in fields.items() if not (inner is None and isinstance(value, Section))}
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that YAML 1.2 would read as something else ("1e-4"), which PyYAML's dumper does not."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if isinstance(plain_value(text), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
