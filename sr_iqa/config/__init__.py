@@ -1,6 +1,7 @@
 """Options: the typed vocabulary and how files become it."""
 
-from .load import Loaded, OptionsError, load, load_options, options_to_yaml
+from .document import OptionsError
+from .load import Loaded, load, load_options, options_to_yaml
 from .models import Component, DataOptions, LoraOptions, Options, RewardOptions, SamplingOptions, TrainDataOptions, TrainOptions
 from .vocabulary import did_you_mean
 

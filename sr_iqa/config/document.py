@@ -6,12 +6,14 @@ Scalars follow YAML 1.2 (`1e-4` and `5e3` are numbers; `on`, `no` and `012` are 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ..errors import UsageError
 
 KeyPath = tuple[str | int, ...]
 
@@ -26,6 +28,14 @@ _TAG = "tag:yaml.org,2002:"
 def dotted(path: KeyPath) -> str:
     """("train", "reward_opt", 0) -> "train.reward_opt.0"."""
     return ".".join(str(part) for part in path)
+
+
+class OptionsError(UsageError):
+    """Option files or overrides that cannot be used; `problems` holds one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
 
 
 @dataclass

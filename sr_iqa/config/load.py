@@ -11,19 +11,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ..errors import UsageError
-from .document import Document, KeyPath, ParseError, dotted, parse, plain_value, read_document
+from .document import Document, KeyPath, OptionsError, ParseError, dotted, parse, plain_value, read_document
 from .models import Options, Section
 from .translate import translate
 from .vocabulary import block_at, nearest, suggest_key
-
-
-class OptionsError(UsageError):
-    """Option files or overrides that cannot be used; `problems` holds one line each."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True)
@@ -166,7 +157,7 @@ def _near_choice(kind: str, got: Any, error: ErrorDetails) -> str:
 
 def options_to_yaml(options: Options) -> str:
     """The options as YAML text, defaults included; loading it gives equal options."""
-    return yaml.dump(_plain(options), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    return yaml.dump(_plain(options), Dumper=_Dumper, default_flow_style=False, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _plain(value: Any) -> Any:
@@ -193,4 +184,11 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
+def _represent_list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.SequenceNode:
+    """Lists of numbers and words on one line, lists of blocks one below the other."""
+    short = not any(isinstance(value, (dict, list)) for value in values)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=short)
+
+
 _Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(list, _represent_list)
