@@ -84,7 +84,9 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 def jpeg_roundtrip(image: np.ndarray, quality: int) -> np.ndarray:
     """uint8 RGB through libjpeg at `quality` (1-100, 4:2:0 chroma) and back."""
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None  # libjpeg reads what it wrote
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

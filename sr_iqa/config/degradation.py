@@ -170,9 +170,9 @@ def _merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """`given` over `base`, section by section; a mapping of kernels replaces the preset's as a whole."""
     result = dict(base)
     for key, value in given.items():
-        below = base.get(key)
-        both = isinstance(below, dict) and isinstance(value, dict) and key != "kernels"
-        result[key] = _merged(below, value) if both else value
+        below: Any = base.get(key)
+        sections = isinstance(below, dict) and isinstance(value, dict) and key != "kernels"
+        result[key] = _merged(below, value) if sections else value
     return result
 
 
@@ -191,8 +191,8 @@ class DegradationOptions(_Section):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, given: Any) -> Any:
-        preset = PRESETS.get(given.get("preset", "bicubic")) if isinstance(given, dict) else None
-        if preset is None:
+        if not isinstance(given, dict) or given.get("preset", "bicubic") not in PRESETS:
             return given  # pydantic names the choices
+        preset = PRESETS[given.get("preset", "bicubic")]
         missing = {key: base for key, base in _STAGE_BASES.items() if preset[key] is None and given.get(key) is not None}
         return _merged({**preset, **missing}, given)

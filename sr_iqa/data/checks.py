@@ -1,0 +1,104 @@
+"""Decode every image of every set and say what is wrong: the one check behind verify, pack and the start of training."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from ..config.models import DataOptions
+from ..errors import UserError
+from ..images import ImageError, image_size, read_image
+from .gtset import LQ, GTSet, Member, Problem
+
+logger = logging.getLogger(__name__)
+
+Images = dict[Member, np.ndarray]
+SHOWN = 20
+"""Problems written out in one error."""
+
+
+def check_images(
+    sets: Sequence[GTSet],
+    keep: Callable[[GTSet, Images], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Problem]:
+    """All problems of the sets' images, found by decoding them in threads; `keep` gets the images of each good set, in order."""
+    usual = _usual_factor(sets)
+    found: list[Problem] = []
+    for done, (gt_set, (images, problems)) in enumerate(_decoded(sets), 1):
+        problems = problems or list(_size_problems(gt_set, images, usual))
+        found += problems
+        if keep is not None and not problems:
+            keep(gt_set, images)
+        if progress is not None:
+            progress(done, len(sets))
+    return found
+
+
+def refuse_or_skip(data: DataOptions, problems: Sequence[Problem], usable: int) -> None:
+    """Raises UserError with the problems, or logs them where `on_bad_set` is skip and some sets are usable."""
+    if not problems:
+        return
+    listed = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
+    if len(problems) > SHOWN:
+        listed += f"\n  ... and {len(problems) - SHOWN} more (`sr-iqa data verify` lists them all)"
+    bad = len({problem.set_name or str(problem.path) for problem in problems})
+    if data.on_bad_set == "fail":
+        raise UserError(f"{data.dataroot_gt}: {bad} bad set(s)\n{listed}\nMend them, or leave them out with on_bad_set: skip")
+    if not usable:
+        raise UserError(f"{data.dataroot_gt}: no usable set left\n{listed}")
+    logger.warning("%s: %d bad set(s) left out (on_bad_set: skip), %d used\n%s", data.dataroot_gt, bad, usable, listed)
+
+
+def _decoded(sets: Sequence[GTSet]) -> Iterator[tuple[GTSet, tuple[Images, list[Problem]]]]:
+    """Every set with its images, in order; only a few sets are in memory at a time (decoding releases the GIL)."""
+    workers = os.cpu_count() or 1
+    block = 4 * workers
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(sets), block):
+            some = sets[start : start + block]
+            yield from zip(some, pool.map(_decode_set, some), strict=True)
+
+
+def _decode_set(gt_set: GTSet) -> tuple[Images, list[Problem]]:
+    files: list[tuple[Member, Path]] = list(enumerate(gt_set.paths))
+    if gt_set.lq is not None:
+        files.append((LQ, gt_set.lq))
+    images: Images = {}
+    problems = []
+    for member, path in files:
+        try:
+            images[member] = read_image(path)
+        except ImageError as error:
+            problems.append(Problem(path, str(error).removeprefix(f"{path}: "), gt_set.name))
+    return images, problems
+
+
+def _size_problems(gt_set: GTSet, images: Images, factor: int) -> Iterator[Problem]:
+    h, w = images[0].shape[:2]
+    for member, image in images.items():
+        y, x = image.shape[:2]
+        if member == LQ and gt_set.lq is not None:
+            if (h // factor, w // factor) != (y, x):
+                wanted = f"its GT of {w}x{h} needs {w // factor}x{h // factor}"
+                yield Problem(gt_set.lq, f"LQ is {x}x{y}, but at this data set's factor of {factor} {wanted}", gt_set.name)
+        elif (y, x) != (h, w):
+            yield Problem(gt_set.paths[int(member)], f"is {x}x{y}, but its original is {w}x{h}", gt_set.name)
+
+
+def _usual_factor(sets: Sequence[GTSet]) -> int:
+    """The most common ratio of GT to LQ height among the first readable pairs; 1 where no LQ is given."""
+    factors: Counter[int] = Counter()
+    for gt_set in sets[:100]:
+        if gt_set.lq is not None:
+            try:
+                factors[image_size(gt_set.paths[0])[0] // image_size(gt_set.lq)[0]] += 1
+            except ImageError:
+                continue
+    return max(factors.most_common(1)[0][0], 1) if factors else 1
