@@ -54,8 +54,17 @@ class Document:
             path = path[:-1]
         return self.positions.get(path, "options")
 
+    def as_given(self, path: KeyPath) -> KeyPath:
+        """The path as the file has it: where a list is allowed, a single block counts as its element 0."""
+        given: KeyPath = ()
+        for part in path:
+            if part != 0 or isinstance(self.get(given), list):
+                given = (*given, part)
+        return given
+
     def say(self, path: KeyPath, text: str) -> str:
         """One line: where, which key, what."""
+        path = self.as_given(path)
         return ": ".join(part for part in (self.where(path), dotted(path), text) if part)
 
     def note(self, path: KeyPath, text: str) -> None:
@@ -164,17 +173,14 @@ def read_document(path: Path) -> Document:
 
 def parse(text: str, document: Document, source: str) -> Any:
     """Plain data from YAML text; positions and duplicate keys go into the document. Raises ParseError."""
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
+        node = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         hint = "; indent with spaces, tabs are not allowed in YAML" if "'\\t'" in str(error.problem) else ""
         raise ParseError(line, f"not valid YAML: {error.problem}{hint}") from error
     except yaml.YAMLError as error:
         raise ParseError(None, f"not valid YAML: {str(error).splitlines()[0]}") from error
-    finally:
-        loader.dispose()
     return None if node is None else _Builder(document, source).value(node, ())
 
 
@@ -209,6 +215,8 @@ class _Builder:
         self.count += 1
         if self.count > MAX_VALUES or len(path) > MAX_DEPTH:
             raise ParseError(_line(node), f"more than {MAX_VALUES} values or {MAX_DEPTH} levels; are anchors repeated inside each other?")
+        if isinstance(node, yaml.CollectionNode) and node.tag not in (_TAG + "map", _TAG + "seq"):
+            raise ParseError(_line(node), f"the tag `{node.tag.replace(_TAG, '!!')}` is not known here")
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):

@@ -108,7 +108,7 @@ def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _explain(document: Document, error: ErrorDetails) -> str:
-    path = _given_path(document, error["loc"])
+    path: KeyPath = error["loc"]
     got, kind = error["input"], error["type"]
     if kind == "extra_forbidden":
         return document.say(path, f"unknown key; {suggest_key(path)}")
@@ -124,16 +124,6 @@ def _explain(document: Document, error: ErrorDetails) -> str:
     for theirs, ours in _WORDS.items():
         expected = expected.replace(theirs, ours)
     return document.say(path, f"{expected}, got {_shown(got)}{_near_choice(kind, got, error)}")
-
-
-def _given_path(document: Document, loc: KeyPath) -> KeyPath:
-    """The key path as the file has it: a single block where a list is allowed counts as its element 0."""
-    path: KeyPath = ()
-    for part in loc:
-        if part == 0 and not isinstance(document.get(path), list):
-            continue
-        path = (*path, part)
-    return path
 
 
 def _meaning(path: KeyPath) -> str:

@@ -6,7 +6,7 @@ Field descriptions are the options reference (docs/options.md) and the editor sc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -73,7 +73,7 @@ class Component(BaseModel):
 
 
 class SamplingOptions(Section):
-    strategy: str = "uniform_positive"
+    strategy: str = Field("uniform_positive", examples=["original", "uniform_all", "uniform_positive", "sma", "smp", "amo"])
     """How a GT is drawn from its set: original, uniform_all, uniform_positive, sma, smp, amo (docs/concepts.md)."""
     metric: str | None = None
     """The no-reference metric Q behind the scores; required by sma, smp and amo."""
@@ -112,10 +112,12 @@ class TrainDataOptions(DataOptions):
     num_worker_per_gpu: NonNegativeInt = 4
     """Loader processes per training process; 0 loads in the training process. No effect on the samples."""
     sampling: SamplingOptions = SamplingOptions(strategy="original")
+    """Which GT of a set supervises a sample; by default the original."""
 
 
 class DatasetsOptions(Section):
     train: TrainDataOptions | None = None
+    """Training data."""
     val: DataOptions | None = None
     """Held-out data for validation during training and for `sr-iqa test`."""
 
@@ -126,22 +128,28 @@ class PathOptions(Section):
     param_key_g: str | None = None
     """Which weights of a BasicSR .pth to take (params_ema, params); by default params_ema where it exists."""
     strict_load_g: bool = True
+    """Every weight of the generator must be in the file, and nothing else."""
     pretrain_network_d: Path | None = None
+    """Weights that the discriminator starts from."""
     param_key_d: str | None = None
+    """Which weights of a BasicSR .pth to take for the discriminator."""
     strict_load_d: bool = True
+    """Every weight of the discriminator must be in the file, and nothing else."""
     pretrain_adapter: Path | None = None
     """A saved adapter folder to continue from (with `lora`)."""
     experiments_root: Path = Path("experiments")
-    """Runs are written to <experiments_root>/<name>/."""
+    """Runs are written to a folder of the run's name in here."""
 
 
 class ScheduleOptions(Section):
     """The learning rate as a function of the step; both networks follow it."""
 
     type: Literal["constant", "MultiStepLR", "CosineAnnealingLR", "CosineAnnealingRestartLR"] = "constant"
+    """Shape of the schedule; steps are optimizer steps whatever the number of processes."""
     milestones: tuple[PositiveInt, ...] = ()
     """MultiStepLR: optimizer steps at which the rate is multiplied by gamma."""
     gamma: PositiveFloat = 0.5
+    """MultiStepLR: the factor at each milestone."""
     T_max: PositiveInt | None = None
     """CosineAnnealingLR: steps from the full rate to eta_min; by default train.total_iter."""
     eta_min: NonNegativeFloat = 0.0
@@ -151,6 +159,15 @@ class ScheduleOptions(Section):
     restart_weights: tuple[PositiveFloat, ...] = ()
     """CosineAnnealingRestartLR: factor of the full rate at the start of each cosine; by default 1 for all."""
 
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = {"MultiStepLR": "milestones", "CosineAnnealingRestartLR": "periods"}.get(self.type)
+        if needed and not getattr(self, needed):
+            raise ValueError(f"{self.type} needs {needed}, a list of steps")
+        if self.restart_weights and len(self.restart_weights) != len(self.periods):
+            raise ValueError(f"expected as many restart_weights as periods ({len(self.periods)}), got {len(self.restart_weights)}")
+        return self
+
 
 class RewardOptions(Section):
     metric: str
@@ -158,6 +175,7 @@ class RewardOptions(Section):
     weight: PositiveFloat
     """lambda_Q: the loss gets -weight * Q(output), Q in the metric's own units, higher is better."""
     start_iter: NonNegativeInt = 0
+    """Steps before the reward sets in."""
     warmup_iter: NonNegativeInt = 0
     """Steps over which the weight rises linearly from 0 after start_iter."""
 
@@ -167,22 +185,28 @@ class TrainOptions(Section):
     """Optimizer steps."""
     accum_iter: PositiveInt = 1
     """Micro-batches per optimizer step."""
-    warmup_iter: int = -1
+    warmup_iter: Annotated[int, Field(ge=-1)] = -1
     """Steps of linear learning-rate warm-up; -1 for none."""
     grad_clip: PositiveFloat | None = None
     """Largest gradient norm of each network; none by default."""
     ema_decay: Fraction = 0.0
     """Exponential moving average of the generator; 0 switches it off."""
     optim_g: Component
+    """The generator's optimizer: any of torch.optim by name, with its arguments."""
     optim_d: Component | None = None
+    """The discriminator's optimizer; required with gan_opt."""
     scheduler: ScheduleOptions = ScheduleOptions()
+    """Learning rates over the steps."""
     net_d_iters: PositiveInt = 1
     """The generator is updated every net_d_iters steps."""
     net_d_init_iters: NonNegativeInt = 0
     """Steps at the start in which only the discriminator learns."""
     pixel_opt: Component | None = None
+    """Pixel loss between output and GT: L1Loss, MSELoss, CharbonnierLoss."""
     perceptual_opt: Component | None = None
+    """Feature loss between output and GT: PerceptualLoss (VGG19), LPIPSLoss, NanoFeatureLoss."""
     gan_opt: Component | None = None
+    """Adversarial loss: GANLoss; needs network_d and optim_d."""
     neg_opt: Component | None = None
     """HGGT's negative-GT loss."""
     metric_opt: Annotated[tuple[Component, ...], BeforeValidator(_as_list, json_schema_input_type=Component | tuple[Component, ...])] = ()
@@ -195,9 +219,11 @@ class TrainOptions(Section):
 
 class LoraOptions(Section):
     rank: PositiveInt = 8
+    """Rank of the update of each adapted layer."""
     alpha: PositiveFloat | None = None
     """The update is scaled by alpha / rank; by default alpha = rank."""
     dropout: Fraction = 0.0
+    """Dropout on the adapters' inputs."""
     target_modules: tuple[str, ...] | None = None
     """Module name endings that get an adapter; by default the architecture's own list."""
 
@@ -219,7 +245,9 @@ class ValOptions(Section):
 
 class LoggerOptions(Section):
     print_freq: PositiveInt = 100
+    """Steps between log lines."""
     save_checkpoint_freq: PositiveInt = 5000
+    """Steps between checkpoints; there is always one at the end."""
     keep_checkpoints: PositiveInt = 3
     """Training states kept; network weights are always kept."""
     use_tb_logger: bool = True
@@ -240,10 +268,18 @@ class Options(Section):
     deterministic: bool = False
     """Bit-identical runs on CUDA too, slower; on the CPU runs are always bit-identical."""
     datasets: DatasetsOptions = DatasetsOptions()
+    """Training and validation data."""
     network_g: Component
+    """The SR network."""
     network_d: Component | None = None
+    """The discriminator; required with train.gan_opt."""
     path: PathOptions = PathOptions()
+    """Weights to start from, and where runs are written."""
     lora: LoraOptions | None = None
+    """Train a low-rank adapter on the frozen network instead of all weights."""
     train: TrainOptions | None = None
+    """Losses, optimizers, schedule. Evaluation and inference do without."""
     val: ValOptions = ValOptions()
+    """Validation during training, and evaluation."""
     logger: LoggerOptions = LoggerOptions()
+    """Logs and checkpoints."""
