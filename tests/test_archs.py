@@ -149,6 +149,17 @@ def test_swinir_mask_is_made_once_per_size_even_under_inference_mode():
     assert shift_mask.cache_info().misses == 1
 
 
+@pytest.mark.parametrize("size", [(8, 8), (10, 13)])
+def test_swinir_without_gradients_equals_swinir_with(size):
+    net = randomise(build_network({**SWINIR, "type": "SwinIR", "upsampler": "pixelshuffledirect", "upscale": 2})).eval()
+    x = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        fused = net(x)
+    assert (fused - net(x)).abs().max() <= 1e-5
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert (net(x) - fused).abs().max() <= 0.1
+
+
 def test_swinir_checkpointing_changes_no_gradient():
     options = {**SWINIR, "upsampler": "pixelshuffledirect", "upscale": 2, "drop_path_rate": 0.3}
     ours = randomise(build_network({"type": "SwinIR", **options}))
