@@ -1,0 +1,195 @@
+"""The one door to metrics: pyiqa's and ours, by name, with direction, range and weights settled once (iqa/catalog.py).
+
+    Q = create_metric("musiq", device="cuda")
+    values = Q(x)            # (N,) native values of x (N, 3, H, W) in [0, 1]
+    scores = Q.signed(x)     # higher is better, whatever the metric
+
+pyiqa is imported when the first of its metrics is created. To add a metric: docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sr_iqa import __version__
+from sr_iqa.errors import UserError
+
+from .catalog import CATALOG, MetricInfo
+from .weights import file_fingerprint, fingerprint, require
+
+
+class Metric:
+    """A frozen image quality metric.
+
+    Not an nn.Module: it never enters a state dict, DDP, EMA or an optimizer, and a parent's .train() cannot reach it.
+    """
+
+    def __init__(self, info: MetricInfo, net: nn.Module, identity: str, device: str | torch.device = "cpu") -> None:
+        self.info = info
+        self.identity = identity
+        """Name, package and version, fingerprint of the weights."""
+        self.device = torch.device(device)
+        self._net = net.to(self.device).eval().requires_grad_(False)
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def mode(self) -> str:
+        """NR or FR."""
+        return self.info.mode
+
+    @property
+    def lower_better(self) -> bool:
+        return self.info.lower_better
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return self.info.value_range
+
+    @property
+    def differentiable(self) -> bool:
+        return self.info.differentiable
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters of the network, every one frozen."""
+        return list(self._net.parameters())
+
+    def to(self, device: str | torch.device) -> Metric:
+        """Move to a device, in place."""
+        self.device = torch.device(device)
+        self._net.to(self.device)
+        return self
+
+    def __call__(self, x: Tensor, ref: Tensor | None = None) -> Tensor:
+        """Native values.
+
+        Args:
+            x: images (N, 3, H, W), RGB in [0, 1], on the metric's device; computed in float32 even under autocast.
+            ref: the references of a full-reference metric, shaped like x; ignored by a no-reference metric.
+
+        Returns:
+            (N,) float32. Gradients flow to x if the metric is differentiable and gradients are enabled.
+
+        Raises:
+            UserError: the images are too small for the metric, or have sides that it cannot take.
+            ValueError: wrong shapes, or no ref.
+        """
+        images = self._checked(x, ref)
+        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()), torch.autocast(x.device.type, enabled=False):
+            if self.info.one_image:
+                return torch.cat([self._values([t[i : i + 1].clone() for t in images]) for i in range(len(x))])
+            return self._values(images)
+
+    def signed(self, x: Tensor, ref: Tensor | None = None) -> Tensor:
+        """(N,) values of which higher is better: lower-is-better metrics are negated."""
+        values = self(x, ref)
+        return -values if self.lower_better else values
+
+    def _values(self, images: Sequence[Tensor]) -> Tensor:
+        output = self._net(*images)
+        values = (output[0] if isinstance(output, (tuple, list)) else output).reshape(-1).float()
+        if len(values) != len(images[0]):
+            raise RuntimeError(f"{self.name} gave {len(values)} values for {len(images[0])} images")
+        return values
+
+    def _checked(self, x: Tensor, ref: Tensor | None) -> list[Tensor]:
+        if x.ndim != 4 or x.shape[1] != 3:
+            raise ValueError(f"{self.name} takes images (N, 3, H, W), got {tuple(x.shape)}")
+        height, width = x.shape[2:]
+        if min(height, width) < self.info.smallest:
+            raise UserError(f"{self.name} needs images of at least {self.info.smallest} pixels a side, got {height}x{width}")
+        if height % self.info.multiple or width % self.info.multiple:
+            raise UserError(f"{self.name} needs sides that are multiples of {self.info.multiple} pixels, got {height}x{width}")
+        if self.mode == "NR":
+            return [x.float()]
+        if ref is None or ref.shape != x.shape:
+            raise ValueError(
+                f"{self.name} needs references shaped like the images {tuple(x.shape)}, got {ref if ref is None else tuple(ref.shape)}"
+            )
+        return [x.float(), ref.float()]
+
+
+def create_metric(name: str, device: str | torch.device = "cpu", weights: Path | None = None, random_weights: bool = False) -> Metric:
+    """Build a metric by name; nothing is downloaded.
+
+    Args:
+        name: a name of `list_metrics()`.
+        device: where to compute.
+        weights: a file with other weights of the same network (a state dict, or one under `params`; for niqe an .npz).
+        random_weights: fill the network's layout at random, for tests and timings without weight files.
+
+    Raises:
+        UserError: unknown name, with the nearest ones; missing or damaged weight files, with their source and place.
+    """
+    info = metric_info(name)
+    if info.refused:
+        raise UserError(f"{name} cannot be used here: {info.refused}")
+    if not random_weights and weights is None:
+        require(name, info.files)
+    net = BUILDERS.get(name, _build_pyiqa)(info, weights, random_weights)
+    package = f"sr_iqa {__version__}" if name == "nano" else f"pyiqa {version('pyiqa')}"
+    content = "random" if random_weights else file_fingerprint(weights) if weights else fingerprint(info.files)
+    return Metric(info, net, f"{name} ({package}, weights {content})", device)
+
+
+def list_metrics() -> list[MetricInfo]:
+    """All metrics, by name."""
+    return sorted(CATALOG.values(), key=lambda info: info.name)
+
+
+def metric_info(name: str) -> MetricInfo:
+    """What is known of a metric. Raises UserError for an unknown name, with the nearest ones."""
+    if name not in CATALOG:
+        near = difflib.get_close_matches(name.lower(), CATALOG, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(f"there is no metric '{name}'{hint} (`sr-iqa iqa list` shows all)")
+    return CATALOG[name]
+
+
+def fetch_weights(name: str) -> list[Path]:
+    """Download what a metric needs; the only function here that uses the network. Returns the files. Raises UserError without network."""
+    return [file.fetch() for file in metric_info(name).files]
+
+
+def _build_pyiqa(info: MetricInfo, weights: Path | None, random_weights: bool) -> nn.Module:
+    from .pyiqa_bridge import build_pyiqa
+
+    options = importlib.import_module("pyiqa.default_model_configs").DEFAULT_CONFIGS[info.name]["metric_opts"]
+    net = build_pyiqa(options, random_weights=random_weights or weights is not None)
+    if weights is not None:
+        _load(net, weights)
+    return net
+
+
+def _load(net: nn.Module, path: Path) -> None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        net.load_state_dict(state.get("params", state))
+    except Exception as error:
+        raise UserError(f"{path} does not hold the weights of {type(net).__name__}: {error}") from error
+
+
+def _build_nano(info: MetricInfo, weights: Path | None, random_weights: bool) -> nn.Module:
+    from .nano import Nano, load_nano
+
+    return Nano() if random_weights else load_nano(weights)
+
+
+def _build_niqe(info: MetricInfo, weights: Path | None, random_weights: bool) -> nn.Module:
+    from .pyiqa_bridge import build_niqe
+
+    return build_niqe(weights or info.files[0].path)
+
+
+Builder = Callable[[MetricInfo, Path | None, bool], nn.Module]
+BUILDERS: dict[str, Builder] = {"nano": _build_nano, "niqe": _build_niqe}
+"""Metrics that are not built by pyiqa's own constructor."""

@@ -1,0 +1,228 @@
+"""The wall around pyiqa: builds its networks without network access, without unpickling code, without lasting global changes.
+
+While a network is being built, pyiqa fetches weight files from a dozen places (its own hub folder, torchvision, timm, openai-clip) and
+unpickles them. Here the functions that do so are replaced for the length of the build: files on this machine are read with
+`weights_only=True`, nothing is fetched, and a backbone whose file is absent stays unfilled, because most metrics overwrite it with
+their own weights right afterwards. A parameter that nothing fills is an error at the end. Not safe to run in two threads at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sr_iqa.errors import UserError
+
+CLIP_SIZES: dict[str, tuple[Any, ...]] = {
+    "RN50.pt": (1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 8, 12),
+    "ViT-B-32.pt": (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12),
+    "ViT-L-14.pt": (768, 224, 24, 1024, 14, 77, 49408, 768, 12, 12),
+}
+"""CLIP's constructor arguments, which openai-clip derives from the weight file: needed only for random weights."""
+CLIP_LOADERS = (
+    ("pyiqa.archs.clip_model", "pyiqa.archs.clip_model:CLIP"),
+    ("pyiqa.archs.afineclip_model", "pyiqa.archs.afineclip_model:AFINECLIP"),
+    ("clip.clip", "clip.model:CLIP"),
+)
+"""Modules with a CLIP loader of their own, and the network each builds."""
+ARNIQA_FEATURES = 4096
+"""Inputs of ARNIQA's regressor, a linear layer that exists only as a TorchScript file: needed only for random weights."""
+
+Replacement = tuple[Any, str, Any]
+
+
+def build_pyiqa(options: dict[str, Any], random_weights: bool = False) -> nn.Module:
+    """Build the pyiqa network of `options` (an entry's `metric_opts`) on the CPU, in eval mode, with frozen parameters.
+
+    With `random_weights` every weight file counts as absent and the layout is filled at random, always the same way.
+    Raises UserError where a weight file is absent or cannot be read as plain tensors.
+    """
+    with _importable_clip():
+        networks = importlib.import_module("pyiqa.archs")
+        for module in ("clip_model", "afineclip_model", "clip_imports", "liqe_arch"):
+            importlib.import_module(f"pyiqa.archs.{module}")
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        loads = _RandomLoads(Path(folder)) if random_weights else _Loads()
+        with _replaced(loads.replacements()), contextlib.redirect_stdout(io.StringIO()):
+            net: nn.Module = networks.build_network(dict(options))
+    if not random_weights:
+        loads.check_filled(net)
+    return net.eval().requires_grad_(False)
+
+
+def build_niqe(parameters: Path) -> nn.Module:
+    """pyiqa's NIQE on the original parameters as BasicSR ships them (.npz), which pyiqa would download as a .mat file."""
+    import numpy as np
+    import scipy.io
+    from pyiqa.archs.niqe_arch import NIQE
+
+    arrays, matlab = np.load(parameters), io.BytesIO()
+    scipy.io.savemat(matlab, {"mu_prisparam": arrays["mu_pris_param"], "cov_prisparam": arrays["cov_pris_param"]})
+    return NIQE(pretrained_model_path=matlab)  # pyright: ignore[reportArgumentType]
+
+
+class _Absent(dict[str, Any]):
+    """Stands for the content of an absent weight file: every key is there, and holds the same nothing."""
+
+    def __missing__(self, key: str) -> _Absent:
+        return self
+
+    def __delitem__(self, key: str) -> None:
+        pass
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class _Loads:
+    """What stands in for pyiqa's loading functions; keeps account of the parameters that an absent file left unfilled."""
+
+    def __init__(self) -> None:
+        self.absent: dict[str, str] = {}  # path of the absent file -> where it would come from
+        self.unfilled: dict[int, Tensor] = {}
+        self._torch_load = torch.load
+        self._fill = nn.Module.load_state_dict
+
+    def replacements(self) -> list[Replacement]:
+        """What to set where while a network is being built."""
+        modules = sys.modules
+        return [
+            (torch, "load", self.read),
+            (torch.hub, "download_url_to_file", self.download),
+            (nn.Module, "load_state_dict", lambda module, *args, **kwargs: self.fill(module, *args, **kwargs)),
+            (modules["pyiqa.utils.download_util"], "download_url_to_file", self.download),
+            (modules["pyiqa.utils.download_util"], "DEFAULT_CACHE_DIR", str(cache_folder("pyiqa"))),
+            (modules["pyiqa.archs.liqe_arch"], "DEFAULT_CACHE_DIR", str(cache_folder("pyiqa"))),
+            (importlib.import_module("timm.models._builder"), "load_pretrained", self.skip_backbone),
+            (importlib.import_module("urllib.request"), "urlopen", self.refuse),
+            (importlib.import_module("huggingface_hub.constants"), "HF_HUB_OFFLINE", True),
+        ]
+
+    def download(self, url: str, dst: str, *_: Any, **__: Any) -> None:
+        """In place of every fetch to a file: notes that the file is absent."""
+        self.absent[str(dst)] = url
+
+    def refuse(self, url: str, *_: Any, **__: Any) -> None:
+        """In place of urlopen, which openai-clip calls for a file that is absent or has the wrong checksum."""
+        raise UserError(f"weight file {Path(url).name} is absent or damaged (its checksum is wrong); get it anew from {url}")
+
+    def read(self, file: Any, *_: Any, **__: Any) -> Any:
+        """In place of torch.load."""
+        path = file if isinstance(file, (str, Path)) else file.name
+        if str(path) in self.absent:
+            return _Absent()
+        try:
+            return self._torch_load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(f"weight file {path} is damaged, or holds more than plain tensors, and is not loaded: {error}") from error
+
+    def fill(self, module: nn.Module, state: Any, strict: bool = True, *args: Any, **kwargs: Any) -> Any:
+        """In place of Module.load_state_dict."""
+        tensors = module.state_dict(keep_vars=True)
+        if isinstance(state, _Absent):
+            self.unfilled |= {id(t): t for t in tensors.values()}
+            return None
+        result = self._fill(module, state, strict, *args, **kwargs)
+        for name in tensors.keys() - set(result.missing_keys):
+            self.unfilled.pop(id(tensors[name]), None)
+        return result
+
+    def skip_backbone(self, model: nn.Module, *_: Any, **__: Any) -> None:
+        """In place of timm's load_pretrained: such backbones are overwritten by the metric's own weights, or are an error."""
+        self.fill(model, _Absent())
+
+    def check_filled(self, net: nn.Module) -> None:
+        """Refuse a network of which some parameters would be random."""
+        left = [name for name, tensor in net.state_dict(keep_vars=True).items() if id(tensor) in self.unfilled]
+        if left:
+            files = ", ".join(f"{path} (from {url})" for path, url in self.absent.items()) or "a timm backbone"
+            raise UserError(f"{len(left)} parameters, {left[0]} first, would stay random: a weight file is absent: {files}")
+
+
+class _RandomLoads(_Loads):
+    """Counts every weight file as absent: files are empty ones in a temporary folder, loading does nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.clip_file = ""
+
+    def replacements(self) -> list[Replacement]:
+        return [
+            *super().replacements(),
+            (torch.jit, "load", self.read_script),
+            (torch.hub, "_hub_dir", str(self.folder)),
+            (sys.modules["pyiqa.utils.download_util"], "DEFAULT_CACHE_DIR", str(self.folder)),
+            (sys.modules["pyiqa.archs.liqe_arch"], "DEFAULT_CACHE_DIR", str(self.folder)),
+            *((sys.modules[loader], "_download", self.download_clip) for loader, _ in CLIP_LOADERS),
+            *((sys.modules[loader], "build_model", self.build_clip(network)) for loader, network in CLIP_LOADERS),
+        ]
+
+    def download_clip(self, url: str, _root: str) -> str:
+        self.clip_file = Path(url).name
+        empty = self.folder / self.clip_file
+        empty.touch()
+        return str(empty)
+
+    def build_clip(self, name: str) -> Callable[[Any], nn.Module]:
+        module, _, attribute = name.partition(":")
+        network = sys.modules[module].__dict__[attribute]
+        return lambda _state: network(*CLIP_SIZES[self.clip_file]).eval()
+
+    def read(self, file: Any, *_: Any, **__: Any) -> Any:
+        return _Absent()
+
+    def read_script(self, file: Any, *_: Any, **__: Any) -> nn.Module:
+        """In place of torch.jit.load: ARNIQA passes a path; CLIP an open file, for which there is a second way, torch.load."""
+        if isinstance(file, str):
+            return nn.Linear(ARNIQA_FEATURES, 1)
+        raise RuntimeError("not a TorchScript file")
+
+    def fill(self, module: nn.Module, state: Any, strict: bool = True, *args: Any, **kwargs: Any) -> Any:
+        return None
+
+
+def cache_folder(name: str) -> Path:
+    """`$TORCH_HOME/hub/<name>`, by default `~/.cache/torch/hub/<name>`."""
+    return Path(torch.hub.get_dir()) / name
+
+
+@contextlib.contextmanager
+def _replaced(replacements: list[Replacement]) -> Iterator[None]:
+    """Set attributes for the length of the block."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
+    try:
+        for owner, name, value in replacements:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+@contextlib.contextmanager
+def _importable_clip() -> Iterator[None]:
+    """openai-clip imports `packaging` out of pkg_resources, which setuptools 81 and newer no longer has."""
+    if importlib.util.find_spec("pkg_resources") is not None:
+        yield
+        return
+    stand_in = types.ModuleType("pkg_resources")
+    stand_in.__dict__["packaging"] = importlib.import_module("packaging")
+    importlib.import_module("packaging.version")
+    sys.modules["pkg_resources"] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules["pkg_resources"]
