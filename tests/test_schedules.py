@@ -34,6 +34,19 @@ def test_cosine_equals_torch_and_stays_down(t_max):
     assert learning_rate(ours, 0.1, 25) == pytest.approx(1e-3)
 
 
+def test_restarts_equal_basicsr():
+    from sr_iqa.archs.basicsr_bridge import import_basicsr
+
+    import_basicsr()
+    from basicsr.models.lr_scheduler import CosineAnnealingRestartLR
+
+    arguments = {"periods": (4, 3, 5), "restart_weights": (1.0, 0.5, 0.25), "eta_min": 1e-3}
+    ours = train_options(scheduler={"type": "CosineAnnealingRestartLR", **arguments})
+    expected = torch_rates(CosineAnnealingRestartLR, 12, **arguments)
+    assert [learning_rate(ours, 0.1, step) for step in range(12)] == pytest.approx(expected)
+    assert learning_rate(ours, 0.1, 20) == pytest.approx(1e-3)
+
+
 def test_constant_with_warmup_reaches_the_full_rate_after_warmup_iter_steps():
     ours = train_options(warmup_iter=4)
     assert [learning_rate(ours, 0.1, step) for step in range(6)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])

@@ -25,9 +25,26 @@ def _scheduled(schedule: ScheduleOptions, base: float, step: int, total: int) ->
         return base * schedule.gamma ** sum(step >= milestone for milestone in schedule.milestones)
     if schedule.type == "CosineAnnealingLR":
         # Past T_max the rate stays at eta_min; torch's scheduler would rise again.
-        progress = min(1.0, step / (schedule.T_max or total))
-        return schedule.eta_min + (base - schedule.eta_min) * (1 + math.cos(math.pi * progress)) / 2
+        return _cosine(base, schedule.eta_min, step, schedule.T_max or total)
+    if schedule.type == "CosineAnnealingRestartLR":
+        return _cosines(schedule, base, step)
     return base
+
+
+def _cosine(base: float, lowest: float, step: int, period: int) -> float:
+    """From `base` at step 0 down to `lowest` at `period`, and there it stays."""
+    return lowest + (base - lowest) * (1 + math.cos(math.pi * min(1.0, step / period))) / 2
+
+
+def _cosines(schedule: ScheduleOptions, base: float, step: int) -> float:
+    """BasicSR's CosineAnnealingRestartLR: the last step of a period is its lowest, the next one belongs to the next period."""
+    start = 0
+    for i, period in enumerate(schedule.periods):
+        if step <= start + period:
+            weight = schedule.restart_weights[i] if schedule.restart_weights else 1.0
+            return schedule.eta_min + weight * (_cosine(base, schedule.eta_min, step - start, period) - schedule.eta_min)
+        start += period
+    return schedule.eta_min
 
 
 def reward_weight(reward: RewardOptions, step: int) -> float:

@@ -1,0 +1,161 @@
+"""What a run says and leaves behind: progress, metrics.jsonl, train.log, status.json, TensorBoard. Only the main process does."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..atomic import atomic_write
+from ..distributed import is_main
+from .folder import RunFolder
+from .meter import Reading
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SHOWN_LOSSES = 5
+
+
+class Stopwatch:
+    """Where the time between two log lines went."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._begun = time.perf_counter()
+        self._spent = {"data": 0.0, "other": 0.0}
+        self.steps = 0
+
+    @contextmanager
+    def spending(self, on: str) -> Iterator[None]:
+        """Books the block's time on `data` (waiting for samples) or `other` (saving, validating), which is not training time."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[on] += time.perf_counter() - begun
+
+    def read(self) -> dict[str, float]:
+        """it_s: optimizer steps per second; data_share: share of the training time spent waiting for samples. Starts anew."""
+        training = max(time.perf_counter() - self._begun - self._spent["other"], 1e-9)
+        speed = {"it_s": self.steps / training, "data_share": min(1.0, self._spent["data"] / training)}
+        self.restart()
+        return speed
+
+
+class Logs:
+    """One run's reports, from step `start` on. Use as a context: the way it is left becomes the state in status.json."""
+
+    def __init__(self, folder: RunFolder, accelerator: Accelerator, start: int, total: int, trackers: bool, quiet: bool) -> None:
+        self._folder, self._accelerator, self._total = folder, accelerator, total
+        self._step = start
+        self._console = Console(file=sys.stderr, quiet=quiet or not is_main(), soft_wrap=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[news]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=quiet or not is_main() or not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(folder.root.name, total=total, completed=start, news="")
+        if is_main():
+            truncate_metrics(folder.metrics, start)
+        if trackers:
+            accelerator.init_trackers(folder.tensorboard.name, init_kwargs={"tensorboard": {"purge_step": start + 1}})
+
+    def __enter__(self) -> Logs:
+        self._progress.start()
+        self._status("running", "")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._progress.stop()
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
+        stopped = isinstance(error, (SystemExit, KeyboardInterrupt))
+        state = "done" if error is None else "stopped" if stopped else "failed"
+        self._status(state, "" if error is None or stopped else f"{type(error).__name__}: {error}")
+
+    def event(self, text: str) -> None:
+        """Something worth knowing, to the screen and train.log."""
+        if is_main():
+            self._console.print(text, markup=False)
+            with self._folder.log.open("a", encoding="utf-8") as file:
+                file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
+
+    def advance(self, step: int) -> None:
+        """Moves the progress bar."""
+        self._step = step
+        self._progress.update(self._task, completed=step)
+
+    def losses(self, step: int, reading: Reading, rate: float, speed: dict[str, float]) -> None:
+        """One line of metrics.jsonl: step, lr, every loss and reward, it_s, data_share, chosen."""
+        values = {"lr": rate, **reading.means, **speed}
+        self._append({"step": step, **values, "chosen": reading.chosen})
+        self._accelerator.log(values, step=step)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in list(reading.means.items())[:SHOWN_LOSSES])
+        news = f"{shown}  {speed['it_s']:.2f} it/s  data {speed['data_share']:.0%}"
+        self._progress.update(self._task, news=news)
+        if not self._console.is_terminal:
+            left = timedelta(seconds=round((self._total - step) / max(speed["it_s"], 1e-9)))
+            self._console.print(f"{self._folder.root.name} {step}/{self._total}  {news}  {left} left", markup=False)
+        self._status("running", "")
+
+    def validation(self, step: int, means: dict[str, float]) -> None:
+        """One line of metrics.jsonl: step, val: {column: mean in native units}."""
+        self._append({"step": step, "val": means})
+        self._accelerator.log({f"val/{name}": value for name, value in means.items()}, step=step)
+        self.event(f"validation at step {step}: " + "  ".join(f"{name} {value:.4f}" for name, value in means.items()))
+
+    def validated(self, step: int) -> bool:
+        """Whether metrics.jsonl holds the validation of a step already; only the main process knows."""
+        return any(line["step"] == step and "val" in line for line in read_metrics(self._folder.metrics))
+
+    def picture(self, step: int, image: np.ndarray) -> None:
+        """A sample sheet, uint8 (H, W, 3) RGB, to TensorBoard."""
+        for tracker in self._accelerator.trackers:
+            tracker.log_images({"samples": image[None]}, step=step, dataformats="NHWC")
+
+    def _append(self, line: dict[str, Any]) -> None:
+        if is_main():
+            with self._folder.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _status(self, state: str, message: str) -> None:
+        """For whoever watches from outside, above all under a launcher, whose exit code says little."""
+        if is_main():
+            status = {"state": state, "step": self._step, "total_iter": self._total, "pid": os.getpid()}
+            with atomic_write(self._folder.status) as path:
+                path.write_text(json.dumps({**status, "updated": datetime.now().isoformat(timespec="seconds"), "message": message}))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last line that a kill cut short is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Removes what was logged after `step`, which will be logged again; everything where nothing had been saved (step 0)."""
+    kept = [line for line in read_metrics(path) if line["step"] <= step] if step else []
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")

@@ -1,0 +1,43 @@
+"""A sheet of sample images for people: input, output, original, one row per set."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..config.models import DataOptions
+from ..data.sets import find_sets
+from ..data.store import open_reader
+from ..evaluation import low_quality
+from ..images import to_tensor, to_uint8
+from ..inference import upscale
+from ..modes import eval_mode
+
+ROWS = 3
+SIDE = 256
+GAP = 4
+
+
+def sample_sheet(net: nn.Module, data: DataOptions, scale: int, tile: int) -> np.ndarray:
+    """uint8 (H, W, 3) RGB: the middle of the first sets; columns: LQ (pixels repeated), output, original."""
+    sets = find_sets(data)
+    reader = open_reader(data, sets)
+    device = next(net.parameters()).device
+    rows = []
+    for i in range(min(ROWS, len(sets))):
+        lq = low_quality(reader, i, data, scale)
+        with eval_mode(net), torch.no_grad():
+            sr = to_uint8(upscale(net, to_tensor(lq)[None].to(device), tile=tile)[0])
+        enlarged = lq.repeat(scale, axis=0).repeat(scale, axis=1)
+        rows.append(np.concatenate([_tile(image) for image in (enlarged, sr, reader.image(i, 0))], axis=1))
+    return np.concatenate(rows, axis=0)
+
+
+def _tile(image: np.ndarray) -> np.ndarray:
+    """The middle SIDE x SIDE pixels (h, w, 3), on white where the image is smaller, with a margin."""
+    height, width = min(SIDE, image.shape[0]), min(SIDE, image.shape[1])
+    y, x = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    tile = np.full((SIDE + GAP, SIDE + GAP, 3), 255, np.uint8)
+    tile[:height, :width] = image[y : y + height, x : x + width]
+    return tile

@@ -1,0 +1,177 @@
+"""The SR training loop: build, step, log, save, validate. One clock: optimizer steps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..config.models import Options
+from ..data.stream import train_loader
+from ..distributed import check_launch, gather_objects, is_main, rank, wait_for_everyone, world_size
+from ..errors import UsageError
+from ..evaluation import evaluate
+from ..images import write_png
+from ..iqa.metrics import Metric, create_metric
+from . import state as states
+from .build import Run, build
+from .checkpoint import averaged, capture, restore, save_networks
+from .folder import RunFolder, archive, prepare, run_folder
+from .logs import Logs, Stopwatch
+from .meter import Meter
+from .rehearsal import rehearse
+from .samples import sample_sheet
+from .schedules import is_due, learning_rate
+from .steps import train_step
+from .stopping import Stop, StopRequested
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path:
+    """Trains a network as the options say, going on where an earlier run of the same name stopped; returns the run's folder.
+
+    Args:
+        options: checked options (check.check).
+        fresh: archive the earlier run and start at step 0.
+        quiet: nothing on the screen; the files are written all the same.
+
+    Raises:
+        UserError: options, data or weights that cannot be used; a loss that is no longer finite.
+        SystemExit: after SIGTERM or SIGINT, when everything has been saved (143 or 130).
+    """
+    check_launch()
+    folder = run_folder(options)
+    if fresh and is_main():
+        archive(folder)
+    wait_for_everyone()
+    saved, notes = states.newest_state(folder.states)
+    if saved:
+        states.check_unchanged(saved["options"], states.plain(options), folder.root)
+    with ExitStack() as stack:
+        stack.enter_context(determinism(options.deterministic))
+        stop = stack.enter_context(Stop())
+        accelerator = make_accelerator(options, folder)
+        run = build(options, accelerator)
+        notes += rehearse(run)
+        meter = Meter(accelerator.device, run.members)
+        if saved:
+            restore(run, meter, saved, folder.root)
+            notes.append(f"resumed from {folder.root} at step {run.step}")
+        if is_main():
+            prepare(folder, options, run.step)
+        wait_for_everyone()
+        logs = Logs(folder, accelerator, run.step, run.train.total_iter, options.logger.use_tb_logger, quiet)
+        with logs:
+            for note in notes:
+                logs.event(note)
+            loop(run, meter, folder, logs, stop)
+    accelerator.free_memory()
+    return folder.root
+
+
+def loop(run: Run, meter: Meter, folder: RunFolder, logs: Logs, stop: Stop) -> None:
+    """From run.step to total_iter."""
+    total, logger, val = run.train.total_iter, run.options.logger, run.options.val
+    judges = [create_metric(name, run.accelerator.device) for name in val.metrics] if run.options.datasets.val else []
+    watch = Stopwatch()
+    samples = _samples(run)
+    try:
+        if is_due(run.step, val.val_freq, total) and not gather_objects([logs.validated(run.step)])[0]:
+            validate(run, folder, logs, judges, stop)
+        while run.step < total:
+            with watch.spending("data"):
+                batches = [next(samples) for _ in range(run.train.accum_iter)]
+            train_step(run, batches, meter)
+            watch.steps += 1
+            logs.advance(run.step)
+            if is_due(run.step, logger.print_freq, total):
+                logs.losses(run.step, meter.read(), _rate(run), watch.read())
+            stop.check(run.step)
+            with watch.spending("other"):
+                if is_due(run.step, logger.save_checkpoint_freq, total):
+                    save(run, meter, folder)
+                if is_due(run.step, val.val_freq, total):
+                    validate(run, folder, logs, judges, stop)
+    except StopRequested:
+        save(run, meter, folder)
+        logs.event(f"stopped by a signal after step {run.step}; the same command goes on from there")
+        raise SystemExit(stop.exit_code) from None
+
+
+def save(run: Run, meter: Meter, folder: RunFolder) -> None:
+    """Network weights, then the training state that makes them part of the run. Nothing is written after a non-finite value."""
+    readings = meter.state()
+    if is_main() and not states.state_path(folder.states, run.step).exists():
+        save_networks(run, folder)
+        states.save_state(folder.states, capture(run, readings), run.options.logger.keep_checkpoints)
+    wait_for_everyone()
+
+
+def validate(run: Run, folder: RunFolder, logs: Logs, judges: list[Metric], stop: Stop) -> None:
+    """The evaluation protocol on datasets.val, shared between the processes, and a sheet of samples; nothing without datasets.val."""
+    val, data = run.options.val, run.options.datasets.val
+    if data is None:
+        return
+    images = folder.pictures / str(run.step) if val.save_img else None
+    with averaged(run) as net, net.register_forward_pre_hook(stop.check_alone):
+        evaluation = evaluate(net, data, judges, run.options.scale, val.crop_border, val.tile, images, val.max_images)
+        if is_main():
+            sheet = sample_sheet(net, data, run.options.scale, val.tile)
+            write_png(folder.pictures / f"{run.step}.png", sheet)
+            logs.picture(run.step, sheet)
+    logs.validation(run.step, {name: evaluation.mean(name) for name in evaluation.columns})
+    wait_for_everyone()
+
+
+def make_accelerator(options: Options, folder: RunFolder) -> Accelerator:
+    """Devices, processes, precision and accumulation."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+
+    if options.precision == "fp16" and not torch.cuda.is_available():
+        raise UsageError("precision fp16 needs a GPU; use bf16 or no")
+    accumulation = options.train.accum_iter if options.train else 1
+    # Accelerate keeps the first run's precision for the whole process, and refuses another one, until its state is dropped.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision=options.precision,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulation, sync_with_dataloader=False),
+        log_with="tensorboard" if options.logger.use_tb_logger else None,
+        project_dir=folder.root,
+        # Buffers are functions of weights that are equal everywhere; broadcasting them between two passes of the discriminator would
+        # overwrite what its backward pass needs.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+@contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """Bit-identical kernels on CUDA, and an error from those that have none."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _samples(run: Run) -> Iterator[dict[str, torch.Tensor]]:
+    """This process's micro-batches from sample number run.n on, for ever."""
+    data, accumulation = run.data, run.train.accum_iter
+    return train_loader(
+        run.stream, data.batch_size_per_gpu, accumulation, rank(), world_size(), start_n=run.n, workers=data.num_worker_per_gpu
+    )
+
+
+def _rate(run: Run) -> float:
+    """The generator's learning rate in the step just made."""
+    return learning_rate(run.train, run.generator.rates[0], run.step - 1)
