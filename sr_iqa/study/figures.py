@@ -1,0 +1,143 @@
+"""The report's plots as inline SVG: text and rules take the page's colours, so one file serves light and dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .results import Results, arrow, columns_of
+from .tuning import curves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, RULE = "#010203", "#040506"  # stand for the page's text and rule colours until the SVG is written
+PALETTE = ("#4a8fd9", "#e0803a", "#2fa37c", "#cf5f9b", "#9479d8", "#b8942a", "#35a3b5", "#d9594f", "#7f8c3d", "#8a8f98")
+SIZE = (4.6, 3.5)  # inches; read at full size on a phone
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": RULE,
+    "grid.linewidth": 0.5,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def colour_of(results: Results, variant: str) -> str:
+    """The variant's colour everywhere in the report."""
+    return PALETTE[list(results["variants"]).index(variant) % len(PALETTE)]
+
+
+def plane(results: Results, x: str, y: str) -> str:
+    """Two metrics, one numbered point per variant, better to the upper right; bars over seeds; the Gold Standard of y as a line.
+
+    The numbers are the variants' places in the results; the page's table and legend carry them too.
+    """
+    columns = columns_of(results)
+    figure, axes = _new(f"plane-{x}-{y}")
+    for number, (name, variant) in enumerate(results["variants"].items(), 1):
+        if x not in variant["metrics"] or y not in variant["metrics"]:
+            continue
+        a, b = variant["metrics"][x], variant["metrics"][y]
+        bars = {"xerr": a.get("spread"), "yerr": b.get("spread")}
+        axes.errorbar(a["mean"], b["mean"], fmt="o", color=colour_of(results, name), markersize=13, elinewidth=1.5, **bars)
+        place = {"ha": "center", "va": "center_baseline", "fontsize": 8, "fontweight": "bold", "color": "#ffffff"}
+        axes.annotate(str(number), (a["mean"], b["mean"]), **place)
+    _directions(axes, columns[x]["lower_better"], columns[y]["lower_better"])
+    gold = results["gold_standard"].get(y)
+    if gold is not None:
+        axes.axhline(gold["mean"], color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
+        axes.annotate("Gold Standard", (1, gold["mean"]), (-2, 3), fontsize=9, color=INK, **place)
+    axes.margins(0.1, 0.12)
+    axes.set_xlabel(f"{x} {arrow(columns[x]['lower_better'])}")
+    axes.set_ylabel(f"{y} {arrow(columns[y]['lower_better'])}")
+    return _svg(figure, f"plane-{x}-{y}", f"{y} against {x}; the figures are in the table")
+
+
+def tuning_curves(results: Results, column: str, against: str) -> str:
+    """LoRA and full tuning: `column` over `against`, which is "step" or the optimised metric; thin lines are seeds."""
+    comparison = results["reward_comparison"]
+    columns = columns_of(results)
+    name = f"curve-{column}-{against}"
+    figure, axes = _new(name)
+    for variant, dash, marker in ((comparison["lora"], "-", "o"), (comparison["full"], (0, (5, 2)), "s")):
+        lines = curves(results, variant)
+        look = {"color": colour_of(results, variant), "linestyle": dash, "marker": marker}
+        for points in lines if len(lines) > 1 else []:
+            axes.plot([p[against] for p in points], [p[column] for p in points], **{**look, "marker": ""}, linewidth=0.8, alpha=0.6)
+        mean = _mean_curve(lines)
+        axes.plot([p[against] for p in mean], [p[column] for p in mean], **look, linewidth=2, markersize=4, label=variant)
+    axes.set_xlabel("optimizer steps" if against == "step" else f"{against} {arrow(columns[against]['lower_better'])}")
+    axes.set_ylabel(f"{column} {arrow(columns[column]['lower_better'])}")
+    axes.legend(fontsize=9, labelcolor=INK, frameon=False)
+    return _svg(figure, name, f"{column} over {against}: {comparison['lora']} and {comparison['full']}")
+
+
+def _mean_curve(lines: Sequence[list[dict[str, Any]]]) -> list[dict[str, float]]:
+    """The mean over seeds at the steps that all of them have."""
+    steps = sorted(set.intersection(*({p["step"] for p in points} for points in lines)))
+    by_step = [{p["step"]: p for p in points} for points in lines]
+    return [{key: float(np.mean([points[step][key] for points in by_step])) for key in by_step[0][step]} for step in steps]
+
+
+def _new(name: str) -> tuple[Figure, Axes]:
+    import matplotlib
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.add_subplot()
+    axes.grid(True, alpha=0.9)
+    return figure, axes
+
+
+def _directions(axes: Axes, x_lower: bool, y_lower: bool) -> None:
+    """Better is always right and up."""
+    if x_lower:
+        axes.invert_xaxis()
+    if y_lower:
+        axes.invert_yaxis()
+
+
+def _svg(figure: Figure, name: str, description: str) -> str:
+    """The figure as an <svg> element that uses currentColor, the page's fonts and var(--rule), with ids of its own."""
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(RULE, "var(--rule)")
+    svg = re.sub(r"<metadata>.*?</metadata>|<style type=\"text/css\">.*?</style>", "", svg, flags=re.S)
+    svg = re.sub(r"font(-family)?: ([\d.]+px )?[^;\"]*(?=[;\"])", _font, svg)
+    prefix = re.sub(r"\W", "-", name)
+    svg = re.sub(r'(id="|url\(#|href="#)', lambda m: f"{m[1]}{prefix}-", svg)
+    return re.sub(
+        r"<svg [^>]*viewBox=\"([^\"]*)\"[^>]*>",
+        rf'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="\1" role="img" aria-label="{escape(description)}">',
+        svg,
+        count=1,
+    )
+
+
+def _font(match: re.Match[str]) -> str:
+    """matplotlib's `font: 10px 'DejaVu Sans', ...` with the page's family instead."""
+    return f"font: {match[2]}var(--sans)" if match[2] else "font-family: var(--sans)"

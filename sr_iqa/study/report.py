@@ -1,0 +1,118 @@
+"""results.json, results.md and report/index.html from the results of a study: one self-contained page, no external assets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sr_iqa.atomic import atomic_write
+from sr_iqa.errors import UserError
+from sr_iqa.scorecard import write_json
+
+from .figures import colour_of, plane, tuning_curves
+from .pictures import SetImages, comparisons
+from .results import Results, columns_of, tier
+from .summary import AGAINST, column_notes, describe, markdown, member_names, share_rows, table_rows
+from .tuning import describe_tuning
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_BYTES = 15_000_000
+
+
+class Written(NamedTuple):
+    """The files of a report."""
+
+    results: Path
+    table: Path
+    report: Path
+
+
+def write_report(results: Results, images: Mapping[str, SetImages], out: Path, title: str = "Study") -> Written:
+    """Writes out/results.json, out/results.md and out/report/index.html (at most 15 MB).
+
+    `results`: the layout in study/results.py: variants (through merge_seeds), gold_standard, optimised_metric, data, provenance; optional
+    are reward_comparison (tuning.compare_tuning) and checks (results.order_checks).
+    `images`: set -> its pictures; the report shows the sets whose variants differ most, so all of them may be given.
+    """
+    if not results["variants"]:
+        raise UserError("there is nothing to report: results have no variants")
+    paths = Written(out / "results.json", out / "results.md", out / "report" / "index.html")
+    write_json(results, paths.results)
+    page = render(results, images, title)
+    if len(page) > MAX_BYTES:
+        raise UserError(f"the report would have {len(page) / 1e6:.0f} MB (at most {MAX_BYTES / 1e6:.0f}): give it fewer or smaller images")
+    for path, content in ((paths.table, markdown(results).encode()), (paths.report, page)):
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(content)
+    return paths
+
+
+def render(results: Results, images: Mapping[str, SetImages], title: str) -> bytes:
+    """The page. Every string of the results is escaped by the template."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    q = results["optimised_metric"]
+    parts = {name: Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js")}  # noqa: S704 (our own files)
+    html = environment.get_template("report.html.j2").render(
+        title=title,
+        css=parts["report.css"],
+        script=parts["report.js"],
+        q=q,
+        summary=describe(results),
+        columns=[{**note, "optimised": name == q} for note, name in zip(column_notes(results), columns_of(results), strict=True)],
+        tiers=_tier_spans(results),
+        rows=table_rows(results),
+        planes=[Markup(svg) for svg in _planes(results)],  # noqa: S704 (made by figures.py)
+        comparisons=comparisons(results, images),
+        members=member_names(results),
+        chosen=share_rows(results),
+        checks=results.get("checks", []),
+        tuning=_tuning(results),
+        colours={name: colour_of(results, name) for name in results["variants"]},
+        variants=results["variants"],
+        options={name: _yaml(variant["options"]) for name, variant in results["variants"].items()},
+        data={key: value for key, value in results["data"].items() if key != "sets"},
+        provenance=results["provenance"],
+        against=AGAINST,
+    )
+    return html.encode()
+
+
+def _tier_spans(results: Results) -> list[tuple[str, int]]:
+    """The table's upper head: (group, columns)."""
+    groups = [tier(column) for column in columns_of(results).values()]
+    return [(group, groups.count(group)) for group in dict.fromkeys(groups)]
+
+
+def _planes(results: Results) -> list[str]:
+    """Q against PSNR, and the watching metrics against Q, as far as they were measured."""
+    q, columns = results["optimised_metric"], columns_of(results)
+    pairs = [("psnr_original", q), (q, "niqe"), (q, "grid")]
+    return [plane(results, x, y) for x, y in pairs if x in columns and y in columns and x != y]
+
+
+def _tuning(results: Results) -> dict[str, Any] | None:
+    """LoRA against full tuning: sentences, and curves over steps and over Q."""
+    from markupsafe import Markup
+
+    comparison = results.get("reward_comparison")
+    if not comparison:
+        return None
+    q, watched = comparison["q"], [c for c in ("niqe", "psnr_original", "grid") if c in comparison["left_out"]]
+    figures = [(c, "step") for c in (q, *watched)] + [(c, q) for c in watched]
+    return {
+        "sentences": describe_tuning(results),
+        "over_steps": [Markup(tuning_curves(results, c, x)) for c, x in figures if x == "step"],  # noqa: S704
+        "over_q": [Markup(tuning_curves(results, c, x)) for c, x in figures if x != "step"],  # noqa: S704
+    }
+
+
+def _yaml(options: Mapping[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True)
