@@ -38,6 +38,14 @@ class OptionsError(UsageError):
         self.problems = tuple(problems)
 
 
+class NoBlockError(Exception):
+    """A key cannot be set, because `path`, which should hold it, is something else."""
+
+    def __init__(self, path: KeyPath) -> None:
+        super().__init__(dotted(path))
+        self.path = path
+
+
 @dataclass
 class Document:
     """Option data with the origin of every key, and what was found wrong or worth saying on the way."""
@@ -89,18 +97,18 @@ class Document:
         return value if isinstance(value, dict) else {}
 
     def put(self, path: KeyPath, value: Any, where: str) -> None:
-        """Sets a value, making the blocks on the way. Raises KeyError with the first part of the path that is no block."""
+        """Sets a value, making the blocks on the way. Raises NoBlockError."""
         container: Any = self.data
         for depth, part in enumerate(path):
             last = depth == len(path) - 1
             if isinstance(container, list):
                 if not (isinstance(part, int) and part < len(container)):
-                    raise KeyError(path[:depth])
+                    raise NoBlockError(path[:depth])
             elif not isinstance(container, dict) or isinstance(part, int):
-                raise KeyError(path[:depth])
+                raise NoBlockError(path[:depth])
             elif container.get(part) is None and not last:
                 if isinstance(path[depth + 1], int):
-                    raise KeyError(path[: depth + 1])
+                    raise NoBlockError(path[: depth + 1])
                 container[part] = {}
                 self.positions[path[: depth + 1]] = where
             if not last:

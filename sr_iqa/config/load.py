@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .document import Document, KeyPath, OptionsError, ParseError, dotted, parse, plain_value, read_document
+from .document import Document, KeyPath, NoBlockError, OptionsError, ParseError, parse, plain_value, read_document
 from .models import Options, Section
 from .translate import translate
 from .vocabulary import block_at, nearest, suggest_key
@@ -78,9 +78,8 @@ def apply_override(document: Document, override: str) -> None:
         document.put(path, parse(text, Document(), where), where)
     except ParseError as error:
         document.problems.append(f"{where}: {error.message}")
-    except KeyError as error:
-        (parent,) = error.args
-        document.problems.append(f"{where}: {dotted(parent)} {_why_not_inside(document.get(parent))}")
+    except NoBlockError as error:
+        document.problems.append(f"{where}: {error} {_why_not_inside(document.get(error.path))}")
 
 
 def _why_not_inside(found: Any) -> str:

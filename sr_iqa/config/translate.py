@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .document import Document, KeyPath, OptionsError
+from .document import Document, KeyPath, NoBlockError, OptionsError
 from .translate_degradation import translate_degradation
 
 TRAIN: KeyPath = ("datasets", "train")
@@ -128,6 +128,14 @@ def translate(document: Document) -> None:
     """
     _model_type(document)
     _refuse(document)
+    try:
+        _rewrite(document)
+    except NoBlockError:
+        return  # validation names the block that is none
+    _ignore(document)
+
+
+def _rewrite(document: Document) -> None:
     _crop_size(document)
     _tiles(document)
     for old, new in MOVED.items():
@@ -140,14 +148,13 @@ def translate(document: Document) -> None:
     _rename(document, ("train", "scheduler", "type"), SCHEDULERS)
     _metrics(document)
     translate_degradation(document, TRAIN)
-    _ignore(document)
 
 
 def _model_type(document: Document) -> None:
     name = document.get(("model_type",))
     if name is None:
         return
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         text = f"{name} is no trainer of single-image SR networks that is known here; remove the line if the rest of the file is right"
         raise OptionsError([*document.problems, document.say(("model_type",), text)])
     document.note(("model_type",), f"ignored, the blocks under train say what is trained{MODELS[name]}")
