@@ -1,7 +1,8 @@
 """The catalogue of metrics: every fact about them that other rooms rely on, fixed here once.
 
-Modes, directions and ranges are pyiqa's own (a test compares them); ranges are rough, as pyiqa says. Whether a gradient reaches the image,
-which files a metric needs, and whether a batch gives the same values as single images was found out by running it with random weights.
+Modes, directions and ranges are pyiqa's own but for `dmm` (a test compares them); ranges are rough, as pyiqa says. Whether a gradient
+reaches the image, which files a metric needs, and whether a batch gives the same values as single images was found out by running it with
+random weights.
 """
 
 from __future__ import annotations
@@ -232,7 +233,7 @@ ROWS: tuple[MetricInfo, ...] = (
     _nr("arniqa-flive", HIGHER, 0, 1, ARNIQA, "regressor_flive.pth"),
     _nr("arniqa-spaq", HIGHER, 0, 1, ARNIQA, "regressor_spaq.pth"),
     _fr("msswd", LOWER, 0, 10, "msswd_weights.pth"),
-    _fr("dmm", HIGHER, 0, inf, VGG16),
+    _fr("dmm", LOWER, 0, inf, VGG16, differentiable=False),  # pyiqa says higher; it is a distance: 0 for equal images
     _nr("maclip", HIGHER, 0, 1, CLIP_RN50, one_image=True, needs="openai-clip, a GPU"),
     _nr("qualiclip", HIGHER, 0, 1, CLIP_RN50, "QualiCLIP.pth", needs="openai-clip"),
     _nr("qualiclip+", HIGHER, 0, 1, CLIP_RN50, "QualiCLIP.pth", "QualiCLIP%2B_koniq.pth", needs="openai-clip"),
