@@ -1,0 +1,263 @@
+"""The protocol: one model (or a folder of its outputs), one collection of GT sets, one table of traceable values (docs/evaluation.md)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sr_iqa import __version__
+from sr_iqa.config.models import DataOptions
+from sr_iqa.data.degradations import degrade_image
+from sr_iqa.data.gtset import LQ, GTSet
+from sr_iqa.data.sets import load_sets
+from sr_iqa.data.store import Reader
+from sr_iqa.data.stream import rng
+from sr_iqa.distributed import gather_objects, share
+from sr_iqa.errors import UserError
+from sr_iqa.images import list_images, read_image, to_tensor, to_uint8, write_png
+from sr_iqa.inference import upscale
+from sr_iqa.iqa.grid import grid
+from sr_iqa.iqa.metrics import Metric, create_metric
+from sr_iqa.modes import eval_mode
+from sr_iqa.scorecard import Against, Column, Evaluation, member_name
+
+LUMA_METRICS = ("psnry", "ssim", "ms_ssim", "cw_ssim", "gmsd", "nlpd", "niqe", "niqe_matlab", "brisque", "brisque_matlab", "piqe", "grid")
+"""Metrics that look at luma only (pyiqa's configurations with test_y_channel); the others are given RGB."""
+LQ_SEED = 0
+"""Seed of synthesised LQs. It is no option: every model ever evaluated on a set gets the same LQ."""
+Device = str | torch.device
+Output = Callable[[Reader, int], np.ndarray]
+"""(reader, set index) -> the SR image, uint8 (H, W, 3) RGB."""
+
+
+def evaluate(
+    net: nn.Module,
+    data: DataOptions,
+    metrics: Sequence[str | Metric],
+    scale: int,
+    crop_border: int = 4,
+    tile: int = 0,
+    save_dir: Path | None = None,
+    max_images: int | None = None,
+) -> Evaluation:
+    """Runs `net` (on its own device) over the sets of `data` and scores its outputs.
+
+    The LQ is the given one, or synthesised from the original with a seed that depends on nothing but the set's name. Outputs are rounded
+    to 8 bit, as a saved PNG is, before any metric sees them; with save_dir they are written there as <set>.png.
+    Under a launch every process takes its share of the images and all return the same result.
+    """
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+
+    def output(reader: Reader, i: int) -> np.ndarray:
+        lq = to_tensor(low_quality(reader, i, data, scale))[None].to(device)
+        with eval_mode(net), torch.no_grad():
+            image = to_uint8(upscale(net, lq, tile=tile)[0])
+        if save_dir is not None:
+            write_png(save_dir / f"{reader.sets[i].name}.png", image)
+        return image
+
+    source = {"data": data.name or str(data.dataroot_gt), "lq": _lq_source(data)}
+    return _evaluate(output, data, metrics, scale, crop_border, max_images, device, source)
+
+
+def evaluate_folder(
+    outputs: Path,
+    data: DataOptions,
+    metrics: Sequence[str | Metric],
+    scale: int,
+    crop_border: int = 4,
+    max_images: int | None = None,
+    device: str | torch.device = "cpu",
+) -> Evaluation:
+    """Scores SR images made elsewhere: for each set `<set>.png`, or `<set>_<anything>.png` as HGGT names them.
+
+    Raises UserError naming the sets that have no output or more than one.
+    """
+    files = list_images(outputs)
+
+    def output(reader: Reader, i: int) -> np.ndarray:
+        return read_image(_output_file(reader.sets[i].name, files, outputs))
+
+    source = {"data": data.name or str(data.dataroot_gt), "outputs": str(outputs)}
+    return _evaluate(output, data, metrics, scale, crop_border, max_images, torch.device(device), source)
+
+
+def gold_standard(
+    data: DataOptions,
+    metrics: Sequence[str | Metric],
+    scale: int,
+    max_images: int | None = None,
+    device: str | torch.device = "cpu",
+) -> dict[str, dict[str, Any]]:
+    """What the GTs themselves reach: for each no-reference metric the mean over sets of the best GT's value (the paper's first row).
+
+    Returns metric -> {mean, per_image, best: {image: GT}, scores: {image: {GT: value}}, lower_better, identity}, native values;
+    full-reference metrics are left out.
+    """
+    reader, sets = load_sets(data)
+    sets = sets[:max_images]
+    judges = [judge for judge in _judges(metrics, scale, device) if judge.mode == "NR"]
+    found = [(i, _score_gts(judges, reader, i, device)) for i in share(len(sets))]
+    rows = dict(gather_objects(found))
+    result = {}
+    for judge in judges:
+        scores = {entry.name: rows[i][judge.name] for i, entry in enumerate(sets)}
+        pick = min if judge.lower_better else max
+        best = {image: pick(values, key=values.__getitem__) for image, values in scores.items()}
+        per_image = {image: scores[image][gt] for image, gt in best.items()}
+        mean = float(np.mean(list(per_image.values())))
+        trace = {"lower_better": judge.lower_better, "identity": judge.identity}
+        result[judge.name] = {"mean": mean, "per_image": per_image, "best": best, "scores": scores, **trace}
+    return result
+
+
+def low_quality(reader: Reader, i: int, data: DataOptions, scale: int) -> np.ndarray:
+    """The LQ of set i, uint8 (h, w, 3): the given one, or the original (cut to a multiple of the scale) degraded with the fixed seed.
+
+    Raises UserError where there is neither an LQ nor a recipe for one.
+    """
+    name = reader.sets[i].name
+    if reader.sets[i].lq is not None:
+        return reader.image(i, LQ)
+    if data.degradation is None:
+        raise UserError(f"{data.dataroot_gt}: set {name} has no LQ; give dataroot_lq, or degradation to synthesise it")
+    return degrade_image(reader.image(i, 0), data.degradation, scale, rng(LQ_SEED, "degradation", zlib.crc32(name.encode())))
+
+
+def describe_sets(data: DataOptions, max_images: int | None = None) -> dict[str, dict[str, Any]]:
+    """Per set: its source photo and the effective label of each enhanced GT, for results.json and the report."""
+    _, sets = load_sets(data)
+    return {
+        entry.name: {"source": entry.source, "labels": {member_name(k): word for k, word in enumerate(entry.effective, 1)}}
+        for entry in sets[:max_images]
+    }
+
+
+# ---------------------------------------------------------------- one image
+
+
+class _Grid:
+    """The grid measure with the face of a metric; its period is the scale (2 at x1, where there is no pixel shuffle)."""
+
+    name, mode, lower_better = "grid", "NR", True
+
+    def __init__(self, scale: int) -> None:
+        self.period = max(scale, 2)
+        self.identity = f"grid (sr_iqa {__version__}, period {self.period})"
+
+    def __call__(self, x: Tensor, ref: Tensor | None = None) -> Tensor:
+        return grid(x, self.period)
+
+
+def _judges(metrics: Sequence[str | Metric], scale: int, device: Device) -> list[Metric | _Grid]:
+    """The metrics, created where only their name is given, and always the grid measure."""
+    chosen = [create_metric(m, device=device) if isinstance(m, str) else m for m in metrics if m != "grid"]
+    return [*chosen, _Grid(scale)]
+
+
+def _columns(judges: Sequence[Metric | _Grid], crop_border: int) -> dict[str, Column]:
+    columns = {}
+    for judge in judges:
+        colour = "luma" if judge.name in LUMA_METRICS else "RGB"
+        kinds: dict[str, Against] = {"": "none"} if judge.mode == "NR" else {"": "positives", "_original": "original"}
+        border = "whole image" if judge.mode == "NR" else f"{crop_border} px border cut"
+        for suffix, against in kinds.items():
+            columns[judge.name + suffix] = Column(judge.name, judge.lower_better, against, judge.identity, f"8-bit {colour}, {border}")
+    return columns
+
+
+def _evaluate(
+    output: Output,
+    data: DataOptions,
+    metrics: Sequence[str | Metric],
+    scale: int,
+    crop_border: int,
+    max_images: int | None,
+    device: Device,
+    source: dict[str, str],
+) -> Evaluation:
+    reader, sets = load_sets(data)
+    sets = sets[:max_images]
+    judges = _judges(metrics, scale, device)
+    found = [(i, _score_output(output(reader, i), reader, i, judges, crop_border, device)) for i in share(len(sets))]
+    rows = dict(gather_objects(found))
+    columns = _columns(judges, crop_border)
+    values = {column: np.array([rows[i][column] for i in range(len(sets))], np.float64) for column in columns}
+    references = tuple(tuple(member_name(k) for k in _references(entry)) for entry in sets)
+    return Evaluation(tuple(entry.name for entry in sets), columns, values, references, source)
+
+
+def _references(entry: GTSet) -> list[int]:
+    """The members behind `positives` columns: the effective positives, or the original where there is none (K = 0 included)."""
+    return [int(k) for k in np.flatnonzero(entry.positive)] or [0]
+
+
+def _score_output(
+    image: np.ndarray, reader: Reader, i: int, judges: Sequence[Metric | _Grid], crop_border: int, device: Device
+) -> dict[str, float]:
+    """Every column's value for the output `image` (uint8) of set i."""
+    entry = reader.sets[i]
+    members = [0, *(k for k in _references(entry) if k != 0)]
+    sr = to_tensor(image)[None].to(device)
+    gts = to_tensor(np.stack([_cut_to(reader.image(i, k), image.shape, entry.name) for k in members])).to(device)
+    inside = _inside(image.shape, crop_border, entry.name)
+    row = {}
+    with torch.no_grad():
+        for judge in judges:
+            if judge.mode == "NR":
+                row[judge.name] = float(judge(sr))
+                continue
+            scores = judge(sr[inside].expand(len(members), -1, -1, -1), gts[inside]).double().cpu()
+            row[judge.name] = float((scores[1:] if len(members) > 1 else scores).mean())
+            row[f"{judge.name}_original"] = float(scores[0])
+    return row
+
+
+def _score_gts(judges: Sequence[Metric | _Grid], reader: Reader, i: int, device: Device) -> dict[str, dict[str, float]]:
+    """Metric -> GT -> value, whole images."""
+    rows: dict[str, dict[str, float]] = {judge.name: {} for judge in judges}
+    with torch.no_grad():
+        for member in range(len(reader.sets[i].paths)):
+            image = to_tensor(reader.image(i, member))[None].to(device)
+            for judge in judges:
+                rows[judge.name][member_name(member)] = float(judge(image))
+    return rows
+
+
+def _cut_to(gt: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """The GT without the few last rows and columns that a synthesised LQ could not cover; UserError for any other size."""
+    surplus = [have - want for have, want in zip(gt.shape[:2], shape[:2], strict=True)]
+    if min(surplus) < 0 or max(surplus) >= 8:
+        sizes = f"{shape[0]}x{shape[1]} (height x width), its GTs {gt.shape[0]}x{gt.shape[1]}"
+        raise UserError(f"set {name}: the output is {sizes}; check the scale, and that outputs and GTs belong together")
+    return gt[: shape[0], : shape[1]]
+
+
+def _inside(shape: tuple[int, ...], border: int, name: str) -> tuple[Any, ...]:
+    """The index that cuts `border` pixels from each side of (..., H, W)."""
+    height, width = shape[:2]
+    if min(height, width) <= 2 * border:
+        raise UserError(f"set {name}: nothing is left of {height}x{width} pixels after val.crop_border {border}")
+    return (..., slice(border, height - border), slice(border, width - border))
+
+
+def _output_file(name: str, files: Sequence[Path], folder: Path) -> Path:
+    matches = [path for path in files if path.stem == name] or [path for path in files if path.stem.startswith(f"{name}_")]
+    if not matches:
+        raise UserError(f"{folder}: no output for set {name} (expected {name}.png, or {name}_<method>.png)")
+    if len(matches) > 1:
+        raise UserError(f"{folder}: several outputs for set {name}: {', '.join(path.name for path in matches)}")
+    return matches[0]
+
+
+def _lq_source(data: DataOptions) -> str:
+    if data.degradation is None:
+        return f"given ({data.dataroot_lq})"
+    given = "given where there is one, else " if data.dataroot_lq else ""
+    return f"{given}synthesised from the original ({data.degradation.preset}, seed {LQ_SEED} per set name)"
