@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from .config.vocabulary import did_you_mean
+from .config.vocabulary import did_you_mean, expectation
 
 _EMPTY = inspect.Parameter.empty
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
@@ -72,8 +72,7 @@ def _type_mismatch(value: Any, annotation: Any, default: Any) -> str | None:
     except PydanticUserError:  # a type that pydantic knows nothing of
         return None
     except ValidationError as error:
-        expected = error.errors()[0]["msg"].replace("Input should be", "expected")
-        return f"{expected}, got {value!r}"
+        return f"{expectation(error.errors()[0])}, got {value!r}"
     return None
 
 

@@ -62,19 +62,11 @@ def _networks(options: Options) -> Iterator[Finding]:
 
 
 def _optimizers(options: Options) -> Iterator[Finding]:
+    from .training.optimizers import resolve_optimizer
+
     if options.train:
-        yield from _fit(("train", "optim_g"), options.train.optim_g, _optimizer, ("params",))
-        yield from _fit(("train", "optim_d"), options.train.optim_d, _optimizer, ("params",))
-
-
-def _optimizer(name: str) -> Callable[..., Any]:
-    from torch import optim
-
-    from .names import find
-
-    table = {key: value for key, value in vars(optim).items() if isinstance(value, type) and issubclass(value, optim.Optimizer)}
-    del table["Optimizer"]
-    return find("optimizer", name, table)
+        yield from _fit(("train", "optim_g"), options.train.optim_g, resolve_optimizer, ("params",))
+        yield from _fit(("train", "optim_d"), options.train.optim_d, resolve_optimizer, ("params",))
 
 
 def _losses(options: Options) -> Iterator[Finding]:
@@ -86,20 +78,22 @@ def _losses(options: Options) -> Iterator[Finding]:
 
 
 def _metrics(options: Options) -> Iterator[Finding]:
+    train, data = options.train, options.datasets.train
+    side = data.gt_size if data else None
     for i, name in enumerate(options.val.metrics):
         yield from _metric(("val", "metrics", i), name)
-    train, sampling = options.train, options.datasets.train.sampling if options.datasets.train else None
-    if sampling and sampling.metric:
-        yield from _metric((*TRAIN, "sampling", "metric"), sampling.metric, mode="NR")
+    if data and data.sampling.metric:
+        yield from _metric((*TRAIN, "sampling", "metric"), data.sampling.metric, "NR", False, side if data.scores is None else None)
     for i, reward in enumerate(train.reward_opt if train else ()):
-        yield from _metric(("train", "reward_opt", i, "metric"), reward.metric, mode="NR", differentiable=True)
+        yield from _metric(("train", "reward_opt", i, "metric"), reward.metric, "NR", True, side)
     for i, component in enumerate(train.metric_opt if train else ()):
-        yield from _metric(("train", "metric_opt", i, "type"), component.type, mode="FR", differentiable=True)
+        yield from _metric(("train", "metric_opt", i, "type"), component.type, "FR", True, side)
         for name in set(component.arguments) - {"loss_weight"}:
             yield ("train", "metric_opt", i, name), "unknown argument; a metric as a loss takes loss_weight"
 
 
-def _metric(path: KeyPath, name: str, mode: str | None = None, differentiable: bool = False) -> Iterator[Finding]:
+def _metric(path: KeyPath, name: str, mode: str = "", differentiable: bool = False, side: int | None = None) -> Iterator[Finding]:
+    """Whether a metric is there, of the mode wanted, fit to train on, and content with crops of `side` pixels."""
     from .iqa.metrics import list_metrics, metric_info
 
     try:
@@ -107,11 +101,15 @@ def _metric(path: KeyPath, name: str, mode: str | None = None, differentiable: b
     except UserError as error:
         yield path, str(error)
         return
-    kind = {"NR": "no-reference", "FR": "full-reference", None: ""}[mode]
+    if info.refused:
+        yield path, f"{name} cannot be used here: {info.refused}"
     if (mode and info.mode != mode) or (differentiable and not info.differentiable):
-        wanted = f"{'differentiable ' if differentiable else ''}{kind}"
-        fitting = [m.name for m in list_metrics() if m.mode == mode and (m.differentiable or not differentiable)]
-        yield path, f"{name} is no {wanted} metric; choose from {', '.join(sorted(fitting))}"
+        kind = {"NR": "no-reference", "FR": "full-reference"}[mode]
+        fitting = [m.name for m in list_metrics() if m.mode == mode and (m.differentiable or not differentiable) and not m.refused]
+        yield path, f"{name} is no {'differentiable ' if differentiable else ''}{kind} metric; choose from {', '.join(fitting)}"
+    if side and (side < info.smallest or side % info.multiple):
+        needs = f"at least {info.smallest}" if side < info.smallest else f"multiples of {info.multiple}"
+        yield path, f"{name} needs sides of {needs} pixels, but crops are {side} (datasets.train.gt_size)"
 
 
 # ---------------------------------------------------------------- combinations
@@ -138,10 +136,14 @@ def _gan(options: Options) -> Iterator[Finding]:
     if train.optim_d is None:
         yield path, "needs train.optim_d"
     if options.precision == "fp16":
-        yield ("precision",), "fp16 cannot train a GAN (the discriminator's gradients overflow); use bf16 or no"
+        yield ("precision",), "fp16 cannot train a GAN (one loss scale serves two optimizers); use bf16 or no"
 
 
 def _adapter(options: Options) -> Iterator[Finding]:
+    from .adapters import REFUSED
+
+    if options.lora and options.network_g.type.rpartition(".")[2] in REFUSED:
+        yield ("lora",), f"{options.network_g.type} reads its layers' weights by itself, an adapter would have no effect"
     if options.path.pretrain_adapter and options.lora is None:
         yield ("path", "pretrain_adapter"), "needs a lora block"
 
@@ -174,12 +176,17 @@ def _argument(component: Component | None, names: tuple[str, ...]) -> tuple[str,
 
 
 def _sampling(options: Options) -> Iterator[Finding]:
-    from .sampling import build_strategy
+    from .sampling import build_strategy, resolve_strategy
 
     data = options.datasets.train
     if data is None:
         return
     path, name = (*TRAIN, "sampling"), data.sampling.strategy
+    try:
+        resolve_strategy(name)
+    except UserError as error:
+        yield (*path, "strategy"), str(error)
+        return
     try:
         strategy = build_strategy(data.sampling)
     except UserError as error:
@@ -258,7 +265,7 @@ def _weights(options: Options) -> Iterator[Finding]:
     for path, name in _metric_names(options):
         weights = metric_info(name).weights
         if weights.startswith("missing"):
-            yield path, f"{name}: weights {weights}"
+            yield path, f"{name}: weights {weights}; `sr-iqa iqa fetch {name}` gets them"
 
 
 def _metric_names(options: Options) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from .document import Document, KeyPath, NoBlockError, OptionsError, ParseError, parse, plain_value, read_document
 from .models import Options, Section
 from .translate import translate
-from .vocabulary import block_at, nearest, suggest_key
+from .vocabulary import block_at, expectation, nearest, suggest_key
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,6 @@ def _why_not_inside(found: Any) -> str:
     return f"is a list of {len(found)}, count from 0" if isinstance(found, list) else f"is {_shown(found)}, it has no such part"
 
 
-_WORDS = {
-    "Input should be": "expected",
-    "a valid string": "text",
-    "a valid integer": "a whole number",
-    "a valid number": "a number",
-    "a valid boolean": "true or false",
-    "a valid tuple": "a list",
-}
-
-
 def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
     """One error per key: a union reports every alternative that did not fit."""
     first: dict[KeyPath, ErrorDetails] = {}
@@ -117,12 +107,7 @@ def _explain(document: Document, error: ErrorDetails) -> str:
         return document.say(path, str(error["ctx"]["error"]))  # type: ignore[typeddict-item]
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return document.say(path, f"expected a block of keys, got {_shown(got)}")
-    if kind == "path_type":
-        return document.say(path, f"expected a path, got {_shown(got)}")
-    expected = error["msg"].split(", unable to")[0].split(", got")[0]
-    for theirs, ours in _WORDS.items():
-        expected = expected.replace(theirs, ours)
-    return document.say(path, f"{expected}, got {_shown(got)}{_near_choice(kind, got, error)}")
+    return document.say(path, f"{expectation(error)}, got {_shown(got)}{_near_choice(kind, got, error)}")
 
 
 def _meaning(path: KeyPath) -> str:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
 from .document import KeyPath, dotted
 from .models import Component, Options
@@ -26,6 +27,28 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     names = sorted(choices)
     near = nearest(name, names)
     return f"did you mean {near}?" if near else f"known here: {', '.join(names)}"
+
+
+_PYDANTIC_WORDS = {
+    "Input should be": "expected",
+    "a valid string": "text",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid tuple": "a list",
+    "a valid array": "a list",
+    "Field required": "too few values",
+}
+
+
+def expectation(error: ErrorDetails) -> str:
+    """What pydantic wanted, in the words of an option file."""
+    if error["type"] == "path_type":
+        return "expected a path"
+    text = error["msg"].split(", unable to")[0].split(", got")[0]
+    for theirs, ours in _PYDANTIC_WORDS.items():
+        text = text.replace(theirs, ours)
+    return text
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
