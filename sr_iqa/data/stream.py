@@ -1,0 +1,286 @@
+"""The training stream: sample n is a pure function of (seed, n), whatever workers, processes, prefetching and resuming do.
+
+Every purpose draws from a Philox generator of its own, keyed by (seed, purpose) and positioned at n, so that variants that differ in one
+purpose (the GT choice, say) share all others. Each epoch is a permutation of the sets keyed by n // N.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from ..config.degradation import DegradationOptions
+from ..config.models import TrainDataOptions
+from ..errors import UserError
+from ..sampling import Strategy, choose
+from . import degradations
+from .degradations import Degradation
+from .gtset import LQ, GTSet
+from .store import Reader
+
+PURPOSES = {"set": 0, "crop": 1, "flip": 2, "degradation": 3, "gt": 4, "negative": 5}
+"""One counter each. The numbers are part of every run's identity: never change them."""
+ONLINE = -1
+"""The member of a sample whose GT is chosen in the training step."""
+
+
+def rng(seed: int, purpose: str, n: int) -> np.random.Generator:
+    """The generator of one purpose for sample (or epoch) n."""
+    return np.random.Generator(np.random.Philox(key=[seed, PURPOSES[purpose]], counter=[0, 0, n, 0]))
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
+    return rng(seed, "set", epoch).permutation(length)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything drawn for sample n; rendering it draws nothing more."""
+
+    n: int
+    index: int
+    """Of the set in the reader."""
+    y: int
+    x: int
+    """Top left of the GT crop; multiples of the scale."""
+    hflip: bool
+    vflip: bool
+    transpose: bool
+    degradation: Degradation | None
+    """None where the LQ is given."""
+    member: int
+    """The chosen GT, or ONLINE."""
+    negative: int | None
+    """A negative GT for HGGT's Pos+Neg loss; None where the set has none or it is not wanted."""
+
+
+class TrainStream(Dataset[dict[str, Tensor]]):
+    """Sample n >= 0 -> {lq (3, h, w), gts (M, 3, H, W), member, n}, images uint8 RGB; M = 1, or K + 1 for online strategies.
+
+    With `needs_negative` also original, negative (3, H, W) and agreement, the share of annotators behind the negative label (0 where the
+    set has no negative; the negative is then the original). `scores` is (sets of the reader, K + 1), signed.
+    Raises UserError at once for images that are smaller than the crop, LQs of a wrong size, and scores that are no numbers.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        data: TrainDataOptions,
+        scale: int,
+        seed: int,
+        strategy: Strategy,
+        scores: np.ndarray | None = None,
+        needs_negative: bool = False,
+    ) -> None:
+        if data.gt_size % scale:
+            raise UserError(f"datasets.train.gt_size: {data.gt_size} is no multiple of the scale {scale}")
+        self.reader, self.scale, self.seed, self.strategy = reader, scale, seed, strategy
+        self.gt_size, self.use_hflip, self.use_rot = data.gt_size, data.use_hflip, data.use_rot
+        self.degradation = data.degradation or DegradationOptions()
+        self.needs_negative = needs_negative
+        self.indices = [i for i, s in enumerate(reader.sets) if s.positive.any() or not strategy.needs_labels]
+        self.dropped = len(reader.sets) - len(self.indices)
+        """Sets left out because the strategy draws among positives and they have none."""
+        if not self.indices:
+            raise UserError(f"{data.dataroot_gt}: none of {self.dropped} sets has a positive GT, which the strategy needs")
+        self._check_sizes()
+        self.probabilities = None if strategy.online else self._probabilities(scores)
+        """(K + 1,) per usable set, in the order of `indices`."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def _check_sizes(self) -> None:
+        for i in self.indices:
+            gt_set, (h, w) = self.reader.sets[i], self.reader.size(i)
+            if min(h, w) < self.gt_size:
+                raise UserError(f"{gt_set.paths[0]}: is {w}x{h}, smaller than the crop (datasets.train.gt_size: {self.gt_size})")
+            if gt_set.lq is not None and self.reader.size(i, LQ) != (h // self.scale, w // self.scale):
+                y, x = self.reader.size(i, LQ)
+                raise UserError(
+                    f"{gt_set.lq}: is {x}x{y}, but at scale {self.scale} a GT of {w}x{h} needs {w // self.scale}x{h // self.scale}"
+                )
+
+    def _probabilities(self, scores: np.ndarray | None) -> list[np.ndarray]:
+        if scores is not None:
+            for i, member in np.argwhere(~np.isfinite(scores)):
+                raise UserError(
+                    f"{self.reader.sets[i].paths[member]}: its score is {scores[i, member]}; score it again with `sr-iqa data score`"
+                )
+        rows = [None if scores is None else scores[i] for i in self.indices]
+        return [self.strategy.probabilities(row, self.reader.sets[i].positive) for row, i in zip(rows, self.indices, strict=True)]
+
+    def plan(self, n: int) -> Plan:
+        """What sample n is."""
+        epoch, place = divmod(n, len(self))
+        usable = int(_permutation(self.seed, epoch, len(self))[place])
+        index = self.indices[usable]
+        gt_set = self.reader.sets[index]
+        corners = rng(self.seed, "crop", n).random(2)
+        y, x = (
+            int(u * ((side - self.gt_size) // self.scale + 1)) * self.scale
+            for u, side in zip(corners, self.reader.size(index), strict=True)
+        )
+        hflip, vflip, transpose = rng(self.seed, "flip", n).random(3) < 0.5
+        synthesised = gt_set.lq is None
+        return Plan(
+            n=n,
+            index=index,
+            y=y,
+            x=x,
+            hflip=bool(hflip) and self.use_hflip,
+            vflip=bool(vflip) and self.use_rot,
+            transpose=bool(transpose) and self.use_rot,
+            degradation=degradations.draw(self.degradation, rng(self.seed, "degradation", n)) if synthesised else None,
+            member=ONLINE if self.probabilities is None else choose(self.probabilities[usable], rng(self.seed, "gt", n).random()),
+            negative=self._negative(gt_set, n) if self.needs_negative else None,
+        )
+
+    def _negative(self, gt_set: GTSet, n: int) -> int | None:
+        members = np.flatnonzero(gt_set.negative)
+        return int(members[rng(self.seed, "negative", n).integers(len(members))]) if len(members) else None
+
+    def __getitem__(self, n: int) -> dict[str, Tensor]:
+        plan = self.plan(n)
+        lq, original = self._lq_and_original(plan)
+        members = range(len(self.reader.sets[plan.index].paths)) if plan.member == ONLINE else [plan.member]
+        crops = {member: self.gt_crop(plan, member) for member in {*members, plan.negative} - {0, None}}
+        crops[0] = original
+        sample = {
+            "lq": _chw(_flipped(lq, plan)),
+            "gts": torch.stack([_chw(_flipped(crops[member], plan)) for member in members]),
+            "member": torch.tensor(plan.member),
+            "n": torch.tensor(n),
+        }
+        if self.needs_negative:
+            negative = plan.negative or 0
+            sample["original"] = _chw(_flipped(original, plan))
+            sample["negative"] = _chw(_flipped(crops[negative], plan))
+            agreement = self.reader.sets[plan.index].agreement(negative) if negative else 0.0
+            sample["agreement"] = torch.tensor(agreement, dtype=torch.float32)
+        return sample
+
+    def gt_crop(self, plan: Plan, member: int) -> np.ndarray:
+        """The crop of one member, not flipped: uint8 (gt_size, gt_size, 3)."""
+        return self.reader.crop(plan.index, member, plan.y, plan.x, self.gt_size, self.gt_size)
+
+    def _lq_and_original(self, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+        """The LQ and the original's crop, not flipped; a synthesised LQ comes from one read of the crop with its margin."""
+        size, small = self.gt_size, self.gt_size // self.scale
+        if plan.degradation is None:
+            lq = self.reader.crop(plan.index, LQ, plan.y // self.scale, plan.x // self.scale, small, small)
+            return lq, self.gt_crop(plan, 0)
+        box = degradations.window(plan.degradation, (plan.y, plan.x, size, size), self.reader.size(plan.index), self.scale)
+        around = self.reader.crop(plan.index, 0, *box)
+        y, x = plan.y - box[0], plan.x - box[1]
+        lq = degradations.apply(around, plan.degradation, self.scale)
+        return lq[y // self.scale :, x // self.scale :][:small, :small], around[y : y + size, x : x + size]
+
+    def describe(self, n: int) -> dict[str, Any]:
+        """The drawn parameters of sample n, by name."""
+        plan = self.plan(n)
+        gt_set = self.reader.sets[plan.index]
+        described: dict[str, Any] = {
+            "n": n,
+            "epoch": n // len(self),
+            "set": gt_set.name,
+            "crop": f"y {plan.y}, x {plan.x}, side {self.gt_size}",
+            "flips": ", ".join(name for name in ("hflip", "vflip", "transpose") if getattr(plan, name)) or "none",
+            "lq": plan.degradation or str(gt_set.lq),
+            "labels": ", ".join(gt_set.effective) or "none",
+            "member": "chosen in the training step" if plan.member == ONLINE else plan.member,
+        }
+        if self.probabilities is not None:
+            described["probabilities"] = self.probabilities[self.indices.index(plan.index)].round(4).tolist()
+        if self.needs_negative:
+            described["negative"] = plan.negative
+        return described
+
+
+def _flipped(image: np.ndarray, plan: Plan) -> np.ndarray:
+    image = image[:, ::-1] if plan.hflip else image
+    image = image[::-1] if plan.vflip else image
+    return image.transpose(1, 0, 2) if plan.transpose else image
+
+
+def _chw(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def train_loader(
+    stream: TrainStream,
+    batch_size: int,
+    accum: int = 1,
+    rank: int = 0,
+    world: int = 1,
+    start_n: int = 0,
+    workers: int = 0,
+    prefetch: int = 2,
+) -> Iterator[dict[str, Tensor]]:
+    """Micro-batches of `stream` for this rank, forever, from sample `start_n` on (a multiple of the global batch on resuming).
+
+    One optimizer step of all ranks takes the next batch_size * world * accum samples; micro-batch m of rank r is block m * world + r.
+    """
+    loader = DataLoader(
+        _Guarded(stream),
+        batch_sampler=_Blocks(batch_size, accum, rank, world, start_n),
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_init_worker,
+        prefetch_factor=prefetch if workers else None,
+        pin_memory=torch.cuda.is_available(),
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    batch_size: int
+    accum: int
+    rank: int
+    world: int
+    start_n: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.start_n + self.rank * self.batch_size
+        while True:  # block m * world + r of a step, and then of the next step, is always `world` blocks further on
+            yield list(range(first, first + self.batch_size))
+            first += self.world * self.batch_size
+
+
+class _Guarded(Dataset[Any]):
+    """Hands a user's error over as a value: raised in a worker it would reach the user inside a traceback."""
+
+    def __init__(self, stream: TrainStream) -> None:
+        self.stream = stream
+
+    def __getitem__(self, n: int) -> dict[str, Tensor] | UserError:
+        try:
+            return self.stream[n]
+        except UserError as error:
+            return UserError(str(error))
+
+
+def _collate(samples: list[Any]) -> Any:
+    errors = [sample for sample in samples if isinstance(sample, UserError)]
+    return errors[0] if errors else default_collate(samples)
+
+
+def _init_worker(_: int) -> None:
+    """Workers leave the cores to each other, and signals to the training process: it still wants batches to finish its step."""
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
