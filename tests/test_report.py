@@ -125,7 +125,7 @@ def test_equal_q_interpolates_where_each_curve_first_gets_there():
 
 def test_lora_wins_at_equal_q_and_the_words_say_so():
     words = " ".join(describe_tuning(study()))
-    assert "LoRA is better on all 2 metrics" in words and "does not win" not in words and "one seed" in words
+    assert "LoRA is better on all 2 columns" in words and "does not win" not in words and "one seed" in words
 
 
 def test_lora_loses_at_equal_q_and_the_words_say_so():

@@ -45,7 +45,7 @@ class Comparison(TypedDict):
 def compare_tuning(results: Results, lora: str, full: str) -> Comparison:
     """Compares two variants by the curves of their runs, seed by seed.
 
-    Raises UserError where a variant has no curve, or the seeds differ.
+    Raises UserError where a variant has no curve of Q, or the seeds differ.
     """
     q = results["optimised_metric"]
     columns = columns_of(results)
@@ -77,8 +77,9 @@ def _pairs(results: Results, lora: str, full: str) -> list[tuple[Run, Run]]:
     runs = [{run["seed"]: run for run in runs_of(results["variants"][name])} for name in (lora, full)]
     if runs[0].keys() != runs[1].keys():
         raise UserError(f"{lora} has the seeds {sorted(runs[0])}, {full} has {sorted(runs[1])}: train both with the same ones")
-    if any(not run["curve"] for side in runs for run in side.values()):
-        raise UserError(f"{lora} and {full} cannot be compared at equal Q without their curves: validate during training")
+    q = results["optimised_metric"]
+    if any(not run["curve"] or q not in run["curve"][0]["metrics"] for side in runs for run in side.values()):
+        raise UserError(f"{lora} and {full} cannot be compared without their curves: validate with {q} during training (val.metrics)")
     return [(runs[0][seed], runs[1][seed]) for seed in runs[0]]
 
 
@@ -170,13 +171,13 @@ def _reading(winners: dict[str, str], q: str) -> str:
     won, n = sum(w == "lora" for w in winners.values()), len(winners)
     lost = sum(w == "full" for w in winners.values())
     if won == n:
-        return f"So at the same {q} LoRA is better on all {n} metrics that were not optimised."
+        return f"So at the same {q} LoRA is better on all {n} columns that the reward does not see."
     if won == 0:
-        return f"So LoRA does not win: at the same {q} it is better on none of the {n} metrics that were not optimised."
+        return f"So LoRA does not win: at the same {q} it is better on none of the {n} columns that the reward does not see."
     if won > lost:
-        return f"So at the same {q} LoRA wins on {won} of the {n} metrics that were not optimised, not on all."
+        return f"So at the same {q} LoRA wins on {won} of the {n} columns that the reward does not see, not on all."
     return (
-        f"So LoRA does not win: at the same {q} it is better on only {won} of the {n} metrics that were not optimised. "
+        f"So LoRA does not win: at the same {q} it is better on only {won} of the {n} columns that the reward does not see. "
         "What looks like protection at equal steps may be slower optimisation."
     )
 
