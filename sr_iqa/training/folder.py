@@ -16,6 +16,7 @@ from typing import Any
 from ..atomic import TEMPORARY_PREFIX, atomic_write
 from ..config import options_to_yaml
 from ..config.models import Options
+from ..distributed import world_size
 from ..errors import UserError
 
 PACKAGES = (
@@ -103,6 +104,7 @@ def provenance(step: int) -> dict[str, Any]:
     """Where a run's figures come from: command, git commit, package versions; one record per start."""
     return {
         "step": step,
+        "processes": world_size(),
         "time": datetime.now().isoformat(timespec="seconds"),
         "command": sys.argv,
         "git_commit": git_commit(),

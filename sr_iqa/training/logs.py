@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -143,6 +144,25 @@ class Logs:
                 path.write_text(json.dumps({**status, "updated": datetime.now().isoformat(timespec="seconds"), "message": message}))
 
 
+@contextmanager
+def messages_to(receive: Callable[[str], None]) -> Iterator[None]:
+    """Passes on what the package's rooms log (sets left out, layers with an adapter) while the block runs."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            receive(record.getMessage())
+
+    package, handler = logging.getLogger("sr_iqa"), Handler()
+    before = package.level
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(before)
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; a last line that a kill cut short is left out."""
     lines = []
@@ -152,6 +172,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
+
+
+def is_finished(folder: RunFolder, total: int) -> bool:
+    """Whether a run has done all its steps and its last validation."""
+    if not folder.status.exists():
+        return False
+    status = json.loads(folder.status.read_text(encoding="utf-8"))
+    return status["state"] == "done" and status["step"] >= total
 
 
 def truncate_metrics(path: Path, step: int) -> None:

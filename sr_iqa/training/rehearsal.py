@@ -11,24 +11,22 @@ from ..modes import eval_mode
 from .build import Learner, Run
 
 
-def rehearse(run: Run) -> list[str]:
-    """Runs each network once and drops the gradients; returns what there is to report.
+def rehearse(run: Run) -> None:
+    """Runs each network once and drops the gradients.
 
     DistributedDataParallel arranges its buckets anew after its first backward pass, which changes the order of its sums: done here, before
     any state is loaded, a resumed run adds in the same order as an undisturbed one. In LoRA runs the gradients are checked.
     """
-    notes = []
     with eval_mode(run.generator.net):
         if run.options.lora or world_size() > 1:
             _backward(run.generator, run.data.gt_size // run.options.scale)
         if run.options.lora:
-            notes.append(check_adapter_gradients(run.generator.net))
+            check_adapter_gradients(run.generator.net)
         run.generator.optimizer.zero_grad()
     if run.discriminator and world_size() > 1:
         with eval_mode(run.discriminator.net):
             _backward(run.discriminator, run.data.gt_size)
             run.discriminator.optimizer.zero_grad()
-    return notes
 
 
 def _backward(learner: Learner, side: int) -> None:
@@ -39,7 +37,7 @@ def _backward(learner: Learner, side: int) -> None:
     (output * weights).sum().backward()
 
 
-def check_adapter_gradients(net: nn.Module) -> str:
+def check_adapter_gradients(net: nn.Module) -> None:
     """Only the adapter gets gradients, all of it, and its B matrices none that vanish (A's do at step 0, because B is zero).
 
     Raises:
@@ -53,5 +51,3 @@ def check_adapter_gradients(net: nn.Module) -> str:
             f"lora: {len(cut_off)} adapter parameters get no gradient and {len(stray)} of the base get one: "
             f"{', '.join([*cut_off, *stray][:3])}. Choose other lora.target_modules: this network does not call those modules."
         )
-    count, total = sum(p.numel() for p in trained.values()), sum(p.numel() for p in net.parameters())
-    return f"LoRA: {count:,} of {total:,} parameters are trained ({count / total:.1%})"

@@ -31,7 +31,7 @@ FREE_KEYS = (
 processes, the global batch, may not."""
 
 
-def state_path(folder: Path, step: int) -> Path:
+def _state_path(folder: Path, step: int) -> Path:
     return folder / f"{step}.pt"
 
 
@@ -41,7 +41,7 @@ def save_state(folder: Path, state: dict[str, Any], keep: int) -> None:
     Raises:
         UserError: the file could not be written; earlier ones are untouched.
     """
-    path = state_path(folder, state["step"])
+    path = _state_path(folder, state["step"])
     try:
         with atomic_write(path) as temporary:
             torch.save(state, temporary)
@@ -64,7 +64,7 @@ def newest_state(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 def _newest_first(folder: Path) -> Iterator[Path]:
     steps = [int(path.stem) for path in folder.glob("*.pt") if path.stem.isdigit()]
-    return (state_path(folder, step) for step in sorted(steps, reverse=True))
+    return (_state_path(folder, step) for step in sorted(steps, reverse=True))
 
 
 def plain(options: Options) -> dict[str, Any]:

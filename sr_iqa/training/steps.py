@@ -39,6 +39,7 @@ def train_step(run: Run, batches: Sequence[Batch], meter: Meter) -> None:
         with run.accelerator.accumulate(*(learner.model for learner in learners)), _held(run):
             micro_step(run, batch, meter)
     run.step += 1
+    run.n += run.global_batch
 
 
 def micro_step(run: Run, batch: Batch, meter: Meter) -> None:

@@ -21,7 +21,7 @@ from . import state as states
 from .build import Run, build
 from .checkpoint import averaged, capture, restore, save_networks
 from .folder import RunFolder, archive, prepare, run_folder
-from .logs import Logs, Stopwatch
+from .logs import Logs, Stopwatch, is_finished, messages_to
 from .meter import Meter
 from .rehearsal import rehearse
 from .samples import sample_sheet
@@ -53,12 +53,15 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
     saved, notes = states.newest_state(folder.states)
     if saved:
         states.check_unchanged(saved["options"], states.plain(options), folder.root)
+        if options.train and is_finished(folder, options.train.total_iter):
+            return folder.root
     with ExitStack() as stack:
         stack.enter_context(determinism(options.deterministic))
         stop = stack.enter_context(Stop())
         accelerator = make_accelerator(options, folder)
-        run = build(options, accelerator)
-        notes += rehearse(run)
+        with messages_to(notes.append):
+            run = build(options, accelerator)
+        rehearse(run)
         meter = Meter(accelerator.device, run.members)
         if saved:
             restore(run, meter, saved, folder.root)
@@ -107,7 +110,7 @@ def loop(run: Run, meter: Meter, folder: RunFolder, logs: Logs, stop: Stop) -> N
 def save(run: Run, meter: Meter, folder: RunFolder) -> None:
     """Network weights, then the training state that makes them part of the run. Nothing is written after a non-finite value."""
     readings = meter.state()
-    if is_main() and not states.state_path(folder.states, run.step).exists():
+    if is_main():
         save_networks(run, folder)
         states.save_state(folder.states, capture(run, readings), run.options.logger.keep_checkpoints)
     wait_for_everyone()
