@@ -157,7 +157,7 @@ def _sizes(options: Options) -> Iterator[Finding]:
         yield ("network_g", found[0]), f"{found[1]}, but the run's scale is {options.scale}"
     found = _argument(options.network_d, ("input_size",))
     if data and found and found[1] != data.gt_size:
-        yield ("network_d", found[0]), f"{options.network_d.type} takes {found[1]} px only, but datasets.train.gt_size is {data.gt_size}"
+        yield ("network_d", found[0]), f"the discriminator takes {found[1]} px only, but datasets.train.gt_size is {data.gt_size}"
     for key, network in (("network_g", options.network_g), ("network_d", options.network_d)):
         for name in ("in_chans", "num_in_ch", "num_out_ch"):
             found = _argument(network, (name,))

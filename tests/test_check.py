@@ -116,7 +116,7 @@ def test_arguments_of_a_basicsr_network(tmp_path):
         (["network_g.in_chans=1"], "network_g.in_chans: expected 3, images are RGB, got 1"),
         (
             ["network_d={type: VGGStyleDiscriminator, num_in_ch: 3, num_feat: 8, input_size: 256}"],
-            "network_d.input_size: VGGStyleDiscriminator takes 256 px only, but datasets.train.gt_size is 128",
+            "network_d.input_size: the discriminator takes 256 px only, but datasets.train.gt_size is 128",
         ),
         (
             ["datasets.train.sampling={strategy: sma, temperature: 2, metric: nano}"],

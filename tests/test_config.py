@@ -1,15 +1,18 @@
 """Option files: what is read, what is refused, and how the refusal reads."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from sr_iqa.config import Options, OptionsError, load, load_options, options_to_yaml
-from sr_iqa.config.document import plain_value
 from sr_iqa.config.models import Component
 from sr_iqa.config.schema import schema_text
 from sr_iqa.config.vocabulary import all_keys, block_at
+from sr_iqa.config.yaml_text import plain_value
+
+ROOT = Path(__file__).resolve().parents[1]
 
 GOOD = """\
 name: run
@@ -312,3 +315,8 @@ def test_schema_is_json_with_descriptions_and_accepts_single_blocks():
     train = schema["$defs"]["TrainOptions"]["properties"]
     assert train["total_iter"]["description"] == "Optimizer steps."
     assert {"$ref": "#/$defs/RewardOptions"} in train["reward_opt"]["anyOf"]
+
+
+def test_the_committed_schema_is_up_to_date():
+    """`python -m sr_iqa.reference` rewrites it."""
+    assert (ROOT / "options" / "schema.json").read_text() == schema_text() + "\n"

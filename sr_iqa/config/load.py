@@ -11,10 +11,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .document import Document, KeyPath, NoBlockError, OptionsError, ParseError, parse, plain_value, read_document
+from .document import Document, KeyPath, NoBlockError, OptionsError
 from .models import Options, Section
 from .translate import translate
 from .vocabulary import block_at, expectation, nearest, suggest_key
+from .yaml_text import ParseError, parse, plain_value, read_document
 
 
 @dataclass(frozen=True)
