@@ -114,7 +114,9 @@ def test(
     """Evaluate on datasets.val by the multi-GT protocol (docs/evaluation.md)."""
     from sr_iqa.study.study import run_test
 
-    evaluation = run_test(_load(opt, set_).options, model=model, outputs=outputs, save_dir=save, json_file=json_file, device=_device(device))
+    evaluation = run_test(
+        _load(opt, set_).options, model=model, outputs=outputs, save_dir=save, json_file=json_file, device=_device(device)
+    )
     _say(evaluation.table())
 
 

@@ -1,0 +1,101 @@
+"""Every option file under options/ passes the check, builds, and runs one step on a tiny stand-in of its data, networks and weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from sr_iqa.check import check
+from sr_iqa.config import load
+from sr_iqa.training.trainer import train
+from tests.helpers import make_sets, picture, save
+
+ROOT = Path(__file__).parent.parent / "options"
+FILES = sorted(ROOT.rglob("*.yml"))
+NETWORKS = {
+    "SwinIR": {"embed_dim": 8, "depths": [1], "num_heads": [2], "window_size": 4, "img_size": 8, "drop_path_rate": 0.0},
+    "RRDBNet": {"num_feat": 8, "num_block": 1, "num_grow_ch": 4},
+}
+
+
+def test_there_are_option_files():
+    assert len(FILES) >= 10
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_the_schema_and_passes_the_check(path):
+    first = path.read_text().splitlines()[0]
+    schema = first.removeprefix("# yaml-language-server: $schema=")
+    assert schema != first and (path.parent / schema).resolve() == ROOT / "schema.json"
+    check(load(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_runs_one_step(path, tmp_path, monkeypatch):
+    import torchvision
+
+    from sr_iqa import losses
+
+    monkeypatch.setattr(losses, "vgg_weights", lambda name: torchvision.models.get_model(name, weights=None).state_dict(), raising=True)
+    stand_in = tmp_path / "stand_in.yml"
+    stand_in.write_text(yaml.safe_dump(shrink(yaml.safe_load(path.read_text()), tmp_path)))
+    loaded = load(stand_in)
+    check(loaded)
+    folder = train(loaded.options, quiet=True)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    terms = {key for line in lines for key in line if key.startswith(("l_", "r_"))}
+    wanted = {"l_pix"} & {"l_pix"} | ({"r_nano"} if loaded.options.train.reward_opt else set()) | ({"l_g_gan"} if loaded.options.train.gan_opt else set())
+    assert wanted <= terms and lines[-1]["step"] == 1
+
+
+def shrink(options, folder):
+    """The same file with tiny networks, a handful of 64 px sets, nano for MUSIQ, and no pretrained weights."""
+    text = json.dumps(options).replace('"musiq"', '"nano"')
+    options = json.loads(text)
+    for section in ("network_g", "network_d"):
+        network = options.get(section)
+        if network:
+            network.update(NETWORKS.get(network["type"], {"num_feat": 4}))
+    options.setdefault("path", {}).pop("pretrain_network_g", None)
+    options["path"]["experiments_root"] = str(folder / "experiments")
+    for part in ("train", "val"):
+        data = options["datasets"].get(part)
+        if data:
+            point_at_tiny_data(data, folder / part)
+    options["datasets"]["train"].update(gt_size=32, batch_size_per_gpu=2, num_worker_per_gpu=0)
+    options["train"]["total_iter"] = 1
+    options["val"]["metrics"] = ["psnr"]
+    options["logger"]["use_tb_logger"] = False
+    return options
+
+
+def point_at_tiny_data(data, folder):
+    if data["type"] == "multi_gt":
+        root = make_sets(folder)
+        data.update(dataroot_gt=str(root / "images"), dataroot_labels=str(root / "labels"))
+        if "dataroot_lq" in data:
+            for path in (root / "images" / "original").glob("*.png"):
+                save(folder / "lq" / path.name, picture(16))
+            data["dataroot_lq"] = str(folder / "lq")
+    else:
+        for i in range(2):
+            save(folder / "gt" / f"{i}.png", picture(64, i))
+            save(folder / "lq" / f"{i}.png", picture(16, i))
+        data["dataroot_gt"] = str(folder / "gt")
+        if "dataroot_lq" in data:
+            data["dataroot_lq"] = str(folder / "lq")
+    if "scores" in data:
+        write_scores(data, folder / "scores.parquet")
+
+
+def write_scores(data, path):
+    from sr_iqa.config.models import DataOptions
+    from sr_iqa.iqa.scores import score_data
+
+    roots = {key: data[key] for key in ("type", "dataroot_gt", "dataroot_labels")}
+    score_data(DataOptions(**roots), data["sampling"]["metric"], path)
+    data["scores"] = str(path)
+
+
