@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
-from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from .config.models import SamplingOptions
 from .errors import UserError
+from .names import find
 
 
 class Strategy(Protocol):
@@ -127,19 +126,8 @@ ALIASES = {
 
 
 def resolve_strategy(name: str) -> Callable[..., Strategy]:
-    """The class behind a name, an alias or a dotted path; UserError lists the choices."""
-    key = ALIASES.get(name.lower(), name)
-    if key in STRATEGIES:
-        return STRATEGIES[key]
-    module, _, attribute = name.rpartition(".")
-    if module:
-        try:
-            return getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"sampling.strategy: {name} cannot be imported ({error})") from error
-    near = get_close_matches(name.lower(), [*STRATEGIES, *ALIASES], n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"sampling.strategy: unknown strategy {name!r}; choose one of {', '.join(STRATEGIES)}, or a dotted path{hint}")
+    """The class behind a name, an alias or a dotted path; raises UsageError that lists the choices."""
+    return find("sampling strategy", ALIASES.get(name.lower(), name), STRATEGIES, ALIASES)
 
 
 def build_strategy(options: SamplingOptions) -> Strategy:

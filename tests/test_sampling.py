@@ -95,9 +95,9 @@ def test_names_aliases_and_dotted_paths():
         assert resolve_strategy(alias) is STRATEGIES[name]
     assert resolve_strategy("UPos") is STRATEGIES["uniform_positive"]
     assert resolve_strategy(f"{__name__}.NearBest") is NearBest
-    with pytest.raises(UserError, match="uniform_positive.*did you mean"):
+    with pytest.raises(UserError, match="Did you mean 'uniform_positive'"):
         resolve_strategy("uniform_positiv")
-    with pytest.raises(UserError, match="cannot be imported"):
+    with pytest.raises(UserError, match="no_such_module"):
         resolve_strategy("no_such_module.Thing")
 
 

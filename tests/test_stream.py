@@ -56,6 +56,7 @@ def test_shapes_types_and_contents(stream):
     assert sample["gts"].shape == (1, 3, 32, 32) and sample["gts"].dtype == torch.uint8
     assert int(sample["n"]) == 3 and 0 <= int(sample["member"]) <= 2 and set(sample) == {"lq", "gts", "member", "n"}
     plan = stream.plan(3)
+    assert stream.set_index(3) == plan.index
     expected = stream.reader.image(plan.index, plan.member)[plan.y : plan.y + 32, plan.x : plan.x + 32]
     expected = expected[:, ::-1] if plan.hflip else expected
     expected = expected[::-1] if plan.vflip else expected

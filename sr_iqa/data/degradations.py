@@ -128,8 +128,11 @@ def window(degradation: Degradation, box: tuple[int, int, int, int], size: tuple
     """(y, x, h, w) of the part of an image of `size` to read for the crop `box`: with margin, inside the image, a multiple of scale,
     and starting where a JPEG block of the whole image starts, so that block borders fall anywhere in the crop."""
     reach = margin(degradation, scale)
-    jpeg = any(stage is not None and stage.jpeg for stage in (degradation.first, degradation.second))
-    grid = scale if not jpeg else JPEG_BLOCK * scale if degradation.jpeg_last else np.lcm(JPEG_BLOCK, scale)
+    grid = scale
+    if degradation.first is not None and degradation.first.jpeg:
+        grid = int(np.lcm(JPEG_BLOCK, scale))
+    if degradation.jpeg_last or (degradation.second is not None and degradation.second.jpeg):
+        grid = JPEG_BLOCK * scale  # blocks of the LQ's size
     spans = []
     for start, length, full in zip(box[:2], box[2:], size, strict=True):
         begin = max(0, (start - reach) // grid * grid)

@@ -120,10 +120,17 @@ class TrainStream(Dataset[dict[str, Tensor]]):
         rows = [None if scores is None else scores[i] for i in self.indices]
         return [self.strategy.probabilities(row, self.reader.sets[i].positive) for row, i in zip(rows, self.indices, strict=True)]
 
+    def set_index(self, n: int) -> int:
+        """Which of the reader's sets sample n comes from."""
+        return self.indices[self._usable(n)]
+
+    def _usable(self, n: int) -> int:
+        epoch, place = divmod(n, len(self))
+        return int(_permutation(self.seed, epoch, len(self))[place])
+
     def plan(self, n: int) -> Plan:
         """What sample n is."""
-        epoch, place = divmod(n, len(self))
-        usable = int(_permutation(self.seed, epoch, len(self))[place])
+        usable = self._usable(n)
         index = self.indices[usable]
         gt_set = self.reader.sets[index]
         corners = rng(self.seed, "crop", n).random(2)
@@ -201,7 +208,7 @@ class TrainStream(Dataset[dict[str, Tensor]]):
             "member": "chosen in the training step" if plan.member == ONLINE else plan.member,
         }
         if self.probabilities is not None:
-            described["probabilities"] = self.probabilities[self.indices.index(plan.index)].round(4).tolist()
+            described["probabilities"] = self.probabilities[self._usable(n)].round(4).tolist()
         if self.needs_negative:
             described["negative"] = plan.negative
         return described
@@ -248,6 +255,8 @@ def train_loader(
 
 @dataclass(frozen=True)
 class _Blocks:
+    """This rank's sample numbers, micro-batch by micro-batch."""
+
     batch_size: int
     accum: int
     rank: int
@@ -255,10 +264,12 @@ class _Blocks:
     start_n: int
 
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.start_n + self.rank * self.batch_size
-        while True:  # block m * world + r of a step, and then of the next step, is always `world` blocks further on
-            yield list(range(first, first + self.batch_size))
-            first += self.world * self.batch_size
+        step_start = self.start_n
+        while True:
+            for micro in range(self.accum):
+                first = step_start + (micro * self.world + self.rank) * self.batch_size
+                yield list(range(first, first + self.batch_size))
+            step_start += self.batch_size * self.world * self.accum
 
 
 class _Guarded(Dataset[Any]):
