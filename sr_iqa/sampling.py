@@ -127,7 +127,7 @@ ALIASES = {
 
 def resolve_strategy(name: str) -> Callable[..., Strategy]:
     """The class behind a name, an alias or a dotted path; raises UsageError that lists the choices."""
-    return find("sampling strategy", ALIASES.get(name.lower(), name), STRATEGIES, ALIASES)
+    return find("sampling strategy", ALIASES.get(name.lower(), name), STRATEGIES)
 
 
 def build_strategy(options: SamplingOptions) -> Strategy:
