@@ -348,6 +348,8 @@ train: []
 kernel_list: 3
 scale: {}
 model_type: [x]
+val: {metrics: {a: {crop_border: [1]}, b: {crop_border: 2}}}
+datasets: {train: {degradation: {preset: {}}}}
 """
 
 

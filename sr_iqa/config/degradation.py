@@ -191,7 +191,7 @@ class DegradationOptions(_Section):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("preset", "bicubic") not in PRESETS:
+        if not isinstance(given, dict) or given.get("preset", "bicubic") not in tuple(PRESETS):
             return given  # pydantic names the choices
         preset = PRESETS[given.get("preset", "bicubic")]
         missing = {key: base for key, base in _STAGE_BASES.items() if preset[key] is None and given.get(key) is not None}

@@ -247,7 +247,7 @@ def _metrics(document: Document) -> None:
             document.note(path, f"{name}: {key} ignored")
     if borders and document.get(("val", "crop_border")) is None:
         document.put(("val", "crop_border"), borders[0], where)
-        if len(set(borders)) > 1:
+        if any(border != borders[0] for border in borders):
             document.note(path, f"all metrics are cropped by {borders[0]}, the first one's crop_border")
 
 
