@@ -10,14 +10,13 @@ from typing import Any
 from .errors import UsageError
 
 
-def find(kind: str, name: str, table: Mapping[str, Callable[..., Any]], more: Iterable[str] = ()) -> Callable[..., Any]:
+def find(kind: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
     """The entry of a table, or the object at a dotted path such as `my_package.nets.Net`.
 
     Args:
         kind: what is looked for, for the message: "network", "loss".
         name: as written by the user.
         table: the known names.
-        more: further names to list in the message; the caller has tried them already.
 
     Raises:
         UsageError: unknown; lists the choices and the nearest of them.
@@ -26,7 +25,7 @@ def find(kind: str, name: str, table: Mapping[str, Callable[..., Any]], more: It
         return table[name]
     if "." in name:
         return import_dotted(kind, name)
-    raise UsageError(unknown(kind, name, [*table, *more]))
+    raise UsageError(f"{unknown(kind, name, table)} Or give the dotted path of your own.")
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
@@ -35,7 +34,7 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
     folded = {choice.lower(): choice for choice in reversed(choices)}
     nearest = difflib.get_close_matches(name.lower(), folded, n=1)
     hint = f" Did you mean '{folded[nearest[0]]}'?" if nearest else ""
-    return f"'{name}' is not a {kind}.{hint} Choose from {', '.join(choices)}, or give the dotted path of your own."
+    return f"'{name}' is not a {kind}.{hint} Choose from {', '.join(choices)}."
 
 
 def import_dotted(kind: str, path: str) -> Callable[..., Any]:

@@ -117,6 +117,8 @@ def vgg_features(vgg_type: str, wanted: Mapping[str, float]) -> tuple[list[str],
     for layer in wanted:
         if layer not in names:
             raise UsageError(f"PerceptualLoss: {unknown('layer of ' + vgg_type, layer, names)}")
+    if not wanted:
+        raise UsageError("PerceptualLoss: layer_weights names no layer.")
     count = 1 + max(names.index(layer) for layer in wanted)
     file = WeightFile(get_model_weights(vgg_type)["IMAGENET1K_V1"].url, "checkpoints")
     if not file.here:
