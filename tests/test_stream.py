@@ -8,6 +8,7 @@ from scipy.stats import chisquare
 
 from sr_iqa.config.models import SamplingOptions, TrainDataOptions
 from sr_iqa.data.sets import load_sets
+from sr_iqa.data.sheet import sample_sheet
 from sr_iqa.data.store import pack
 from sr_iqa.data.stream import ONLINE, PURPOSES, TrainStream, rng, train_loader
 from sr_iqa.errors import UserError
@@ -90,6 +91,7 @@ def joined(parts):
     return {key: value[order] for key, value in merged.items()}
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # three workers on a machine of two cores
 @pytest.mark.parametrize("workers", [1, 3])
 def test_worker_count_changes_nothing(stream, workers):
     alone = batches(stream, 6, batch_size=2)
@@ -268,5 +270,20 @@ def test_flips_can_be_switched_off_without_moving_other_draws(root, stream):
 def test_describe_says_what_was_drawn(stream):
     described = stream.describe(12)
     plan = stream.plan(12)
-    assert described["epoch"] == 2 and described["set"] == stream.reader.sets[plan.index].name and described["lq"] == plan.degradation
+    assert described["epoch"] == 2 and described["set"] == stream.reader.sets[plan.index].name
+    assert f"JPEG {plan.degradation.first.jpeg}" in described["first stage"] and plan.degradation.final_mode in described["final"]
     assert described["member"] == plan.member and described["probabilities"] == [0.3333] * 3
+
+
+@pytest.mark.parametrize("strategy", ["uniform_all", "amo"])
+def test_the_sheet_shows_the_sample(root, strategy):
+    stream = make_stream(data_options(root), strategy)
+    sheet = sample_sheet(stream, 6)
+    assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
+    side = 7 * 32  # enlarged seven times, beside a gap of 8
+    tiles = [sheet[:side, k * (side + 8) :][:, :side] for k in range(4)]
+    sample = make_stream(data_options(root), "amo")[6]
+    assert np.array_equal(tiles[0][::28, ::28], sample["lq"].permute(1, 2, 0).numpy())
+    for tile, gt in zip(tiles[1:], sample["gts"], strict=True):
+        assert np.array_equal(tile[::7, ::7], gt.permute(1, 2, 0).numpy())
+    assert (sheet[side:] < 128).any()  # captions

@@ -75,7 +75,7 @@ def _draw_blur(options: BlurOptions, rng: np.random.Generator) -> Blur | None:
     size = _draw_size(options.kernel_size_range, rng)
     kinds, weights = zip(*options.kernels.items(), strict=True)
     kind = kinds[rng.choice(len(kinds), p=np.array(weights) / sum(weights))]
-    sigma_x, sigma_y = rng.uniform(*options.sigma_range, size=2)
+    sigma_x, sigma_y = rng.uniform(*options.sigma_range, size=2).tolist()
     angle = rng.uniform(-pi, pi)
     low, high = options.betap_range if kind.startswith("plateau") else options.betag_range
     beta = rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high)
@@ -164,6 +164,26 @@ def degrade_image(image: np.ndarray, options: DegradationOptions, scale: int, rn
     """A whole image's LQ with parameters drawn from `rng`; sides that are no multiple of scale are cut first. uint8 in and out."""
     h, w = (side // scale * scale for side in image.shape[:2])
     return apply(image[:h, :w], draw(options, rng), scale)
+
+
+def describe(degradation: Degradation) -> dict[str, str]:
+    """The parameters in words, one entry per part of the chain."""
+    parts = {}
+    for name, stage in (("first stage", degradation.first), ("second stage", degradation.second)):
+        if stage is not None:
+            noise = f"{stage.noise.kind} noise {stage.noise.amount:.3g}{' gray' if stage.noise.gray else ''}" if stage.noise else "no noise"
+            resized = f"resize x{stage.factor:.3f} {stage.mode}"
+            parts[name] = f"{_words(stage.blur)}, {resized}, {noise}, {f'JPEG {stage.jpeg}' if stage.jpeg else 'no JPEG'}"
+    order = ", the last stage's JPEG after it" if degradation.jpeg_last else ""
+    return {**parts, "final": f"resize {degradation.final_mode}, {_words(degradation.final_sinc)}{order}"}
+
+
+def _words(blur: Blur | None) -> str:
+    if blur is None:
+        return "no blur"
+    if blur.kind == "sinc":
+        return f"sinc {blur.size}px cut off at {blur.cutoff / pi:.2f} pi"
+    return f"blur {blur.kind} {blur.size}px sigma {blur.sigma_x:.2f}, {blur.sigma_y:.2f} angle {blur.angle:.2f} beta {blur.beta:.2f}"
 
 
 def _last(degradation: Degradation) -> Stage | None:

@@ -7,7 +7,7 @@ purpose (the GT choice, say) share all others. Each epoch is a permutation of th
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..sampling import Strategy, choose
 from . import degradations
 from .degradations import Degradation
-from .gtset import LQ, GTSet
+from .gtset import LQ, GTSet, Member
 from .store import Reader
 
 PURPOSES = {"set": 0, "crop": 1, "flip": 2, "degradation": 3, "gt": 4, "negative": 5}
@@ -94,8 +94,7 @@ class TrainStream(Dataset[dict[str, Tensor]]):
         if not self.indices:
             raise UserError(f"{data.dataroot_gt}: none of {self.dropped} sets has a positive GT, which the strategy needs")
         self._check_sizes()
-        self.probabilities = None if strategy.online else self._probabilities(scores)
-        """(K + 1,) per usable set, in the order of `indices`."""
+        self._shares = None if strategy.online else self._probabilities(scores)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -124,6 +123,12 @@ class TrainStream(Dataset[dict[str, Tensor]]):
         """Which of the reader's sets sample n comes from."""
         return self.indices[self._usable(n)]
 
+    def probabilities_of(self, n: int) -> np.ndarray:
+        """(K + 1,) the probability of each member of sample n's set; strategies that choose online have none."""
+        if self._shares is None:
+            raise ValueError("the strategy chooses in the training step")
+        return self._shares[self._usable(n)]
+
     def _usable(self, n: int) -> int:
         epoch, place = divmod(n, len(self))
         return int(_permutation(self.seed, epoch, len(self))[place])
@@ -149,7 +154,7 @@ class TrainStream(Dataset[dict[str, Tensor]]):
             vflip=bool(vflip) and self.use_rot,
             transpose=bool(transpose) and self.use_rot,
             degradation=degradations.draw(self.degradation, rng(self.seed, "degradation", n)) if synthesised else None,
-            member=ONLINE if self.probabilities is None else choose(self.probabilities[usable], rng(self.seed, "gt", n).random()),
+            member=ONLINE if self._shares is None else choose(self._shares[usable], rng(self.seed, "gt", n).random()),
             negative=self._negative(gt_set, n) if self.needs_negative else None,
         )
 
@@ -159,26 +164,30 @@ class TrainStream(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, n: int) -> dict[str, Tensor]:
         plan = self.plan(n)
-        lq, original = self._lq_and_original(plan)
-        members = range(len(self.reader.sets[plan.index].paths)) if plan.member == ONLINE else [plan.member]
-        crops = {member: self.gt_crop(plan, member) for member in {*members, plan.negative} - {0, None}}
-        crops[0] = original
+        gt_set = self.reader.sets[plan.index]
+        members = range(len(gt_set.paths)) if plan.member == ONLINE else [plan.member]
+        negative = plan.negative or 0
+        crops = {member: _chw(crop) for member, crop in self.render(plan, [*members, negative]).items()}
         sample = {
-            "lq": _chw(_flipped(lq, plan)),
-            "gts": torch.stack([_chw(_flipped(crops[member], plan)) for member in members]),
+            "lq": crops[LQ],
+            "gts": torch.stack([crops[member] for member in members]),
             "member": torch.tensor(plan.member),
             "n": torch.tensor(n),
         }
         if self.needs_negative:
-            negative = plan.negative or 0
-            sample["original"] = _chw(_flipped(original, plan))
-            sample["negative"] = _chw(_flipped(crops[negative], plan))
-            agreement = self.reader.sets[plan.index].agreement(negative) if negative else 0.0
-            sample["agreement"] = torch.tensor(agreement, dtype=torch.float32)
+            sample["original"], sample["negative"] = crops[0], crops[negative]
+            sample["agreement"] = torch.tensor(gt_set.agreement(negative) if negative else 0.0, dtype=torch.float32)
         return sample
 
-    def gt_crop(self, plan: Plan, member: int) -> np.ndarray:
-        """The crop of one member, not flipped: uint8 (gt_size, gt_size, 3)."""
+    def render(self, plan: Plan, members: Iterable[int]) -> dict[Member, np.ndarray]:
+        """The crops of a sample, flipped as planned, uint8 (h, w, 3): LQ, the original (0) and the members asked for."""
+        lq, original = self._lq_and_original(plan)
+        crops: dict[Member, np.ndarray] = {LQ: lq, 0: original}
+        for member in set(members) - {0}:
+            crops[member] = self._gt_crop(plan, member)
+        return {member: _flipped(crop, plan) for member, crop in crops.items()}
+
+    def _gt_crop(self, plan: Plan, member: int) -> np.ndarray:
         return self.reader.crop(plan.index, member, plan.y, plan.x, self.gt_size, self.gt_size)
 
     def _lq_and_original(self, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +195,7 @@ class TrainStream(Dataset[dict[str, Tensor]]):
         size, small = self.gt_size, self.gt_size // self.scale
         if plan.degradation is None:
             lq = self.reader.crop(plan.index, LQ, plan.y // self.scale, plan.x // self.scale, small, small)
-            return lq, self.gt_crop(plan, 0)
+            return lq, self._gt_crop(plan, 0)
         box = degradations.window(plan.degradation, (plan.y, plan.x, size, size), self.reader.size(plan.index), self.scale)
         around = self.reader.crop(plan.index, 0, *box)
         y, x = plan.y - box[0], plan.x - box[1]
@@ -203,12 +212,12 @@ class TrainStream(Dataset[dict[str, Tensor]]):
             "set": gt_set.name,
             "crop": f"y {plan.y}, x {plan.x}, side {self.gt_size}",
             "flips": ", ".join(name for name in ("hflip", "vflip", "transpose") if getattr(plan, name)) or "none",
-            "lq": plan.degradation or str(gt_set.lq),
+            **(degradations.describe(plan.degradation) if plan.degradation else {"given LQ": str(gt_set.lq)}),
             "labels": ", ".join(gt_set.effective) or "none",
             "member": "chosen in the training step" if plan.member == ONLINE else plan.member,
         }
-        if self.probabilities is not None:
-            described["probabilities"] = self.probabilities[self._usable(n)].round(4).tolist()
+        if plan.member != ONLINE:
+            described["probabilities"] = self.probabilities_of(n).round(4).tolist()
         if self.needs_negative:
             described["negative"] = plan.negative
         return described
