@@ -6,6 +6,7 @@ No data is read and nothing is built.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def _losses(options: Options) -> Iterator[Finding]:
 
     for key, kind in LOSSES.items() if options.train else ():
         component = getattr(options.train, key)
-        yield from _fit(("train", key), component, lambda name, kind=kind: resolve_loss(kind, name))
+        yield from _fit(("train", key), component, partial(resolve_loss, kind))
+    for i, component in enumerate(options.train.metric_opt if options.train else ()):
+        yield from _fit(("train", "metric_opt", i), component, partial(resolve_loss, "metric"))
 
 
 def _metrics(options: Options) -> Iterator[Finding]:
@@ -88,8 +91,6 @@ def _metrics(options: Options) -> Iterator[Finding]:
         yield from _metric(("train", "reward_opt", i, "metric"), reward.metric, "NR", True, side)
     for i, component in enumerate(train.metric_opt if train else ()):
         yield from _metric(("train", "metric_opt", i, "type"), component.type, "FR", True, side)
-        for name in set(component.arguments) - {"loss_weight"}:
-            yield ("train", "metric_opt", i, name), "unknown argument; a metric as a loss takes loss_weight"
 
 
 def _metric(path: KeyPath, name: str, mode: str = "", differentiable: bool = False, side: int | None = None) -> Iterator[Finding]:

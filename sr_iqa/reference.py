@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from .check import LOSSES
 from .config.models import Component, Options
 from .config.schema import schema_text
 from .config.vocabulary import models_in
@@ -97,14 +98,15 @@ def _default(value: Any) -> str:
 def _names() -> str:
     """The names that `type:` and its like can have."""
     from .archs import NETWORKS
-    from .losses import LOSSES
+    from .losses import LOSSES_BY_KIND
     from .sampling import ALIASES, STRATEGIES
     from .training.optimizers import OPTIMIZERS
 
     aliases = ", ".join(f"`{alias}` = `{name}`" for alias, name in ALIASES.items())
     rows = {
         "`network_g`, `network_d`": f"{_code(NETWORKS)}, any architecture of BasicSR by its name, or a dotted path",
-        "`train.pixel_opt`, `perceptual_opt`, `gan_opt`, `neg_opt`": f"{_code(LOSSES)}, or a dotted path",
+        **{f"`train.{key}`": f"{_code(LOSSES_BY_KIND[kind])}, or a dotted path" for key, kind in LOSSES.items()},
+        "`train.metric_opt`": "any differentiable full-reference metric",
         "`train.optim_g`, `optim_d`": f"{_code(OPTIMIZERS)}, or a dotted path",
         "`datasets.train.sampling.strategy`": f"{_code(STRATEGIES)} ({aliases})",
         "metrics": "`sr-iqa iqa list` prints them with mode, direction and range",

@@ -1,5 +1,6 @@
 """Options against the program: constructors' arguments and combinations, all problems at once, with their place."""
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -10,6 +11,8 @@ from sr_iqa.config import Options, OptionsError, load
 from sr_iqa.config.models import SamplingOptions
 from sr_iqa.reference import reference
 from sr_iqa.sampling import STRATEGIES
+
+ROOT = Path(__file__).resolve().parents[1]
 
 GOOD = """\
 name: run
@@ -154,7 +157,7 @@ def test_arguments_of_a_basicsr_network(tmp_path):
             "train.reward_opt.metric: niqe needs sides of at least 96",
         ),
         (["train.metric_opt={type: nano}"], "train.metric_opt.type: nano is no differentiable full-reference metric"),
-        (["train.metric_opt={type: ssim, weight: 1}"], "train.metric_opt.weight: unknown argument; a metric as a loss takes loss_weight"),
+        (["train.metric_opt={type: ssim, weight: 1}"], "train.metric_opt.weight: ssim: unknown argument; did you mean loss_weight?"),
         (["path.pretrain_adapter=x"], "path.pretrain_adapter: needs a lora block"),
     ],
 )
@@ -236,6 +239,11 @@ def test_argument_gives_the_value_or_the_default():
 
 def test_the_schema_suggests_the_strategies_that_there_are():
     assert SamplingOptions.model_fields["strategy"].examples == list(STRATEGIES)
+
+
+def test_the_committed_reference_is_up_to_date():
+    """`python -m sr_iqa.reference` rewrites it."""
+    assert (ROOT / "docs" / "options.md").read_text() == reference()
 
 
 def test_reference_lists_every_name():
