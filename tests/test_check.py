@@ -203,7 +203,7 @@ def test_notes(tmp_path, overrides, note):
     assert any(note in line for line in run(tmp_path, GOOD, *overrides))
 
 
-def test_everything_at_once_in_the_order_of_the_file(tmp_path):
+def test_everything_at_once(tmp_path):
     lines = refused(tmp_path, "network_g.upscale=3", "train.optim_d.momentum=1", "val.metrics=[nope]", "precision=fp16")
     assert len(lines) == 4
 
