@@ -54,6 +54,7 @@ def require_differentiable(metric: Metric) -> None:
     raise UserError(f"{metric.name} cannot be a reward: it {why}. Choose from {choices}")
 
 
+@torch.enable_grad()
 def check_gradient(rewards: Rewards, sr_size: int) -> None:
     """Try every reward once on two made-up images of the training size, before any training.
 
@@ -73,8 +74,7 @@ def check_gradient(rewards: Rewards, sr_size: int) -> None:
             raise UserError(f"reward {name}: {learning} of its parameters require gradients; Q must be frozen")
         probe = _probe(sr_size, metric.device).requires_grad_(True)
         try:
-            with torch.enable_grad():
-                scores = Rewards([metric])(probe)[name]
+            scores = Rewards([metric])(probe)[name]
         except UserError as error:
             raise UserError(f"reward {name} cannot be computed for crops of {sr_size} pixels: {error}") from error
         if scores.shape != (2,) or scores.dtype != torch.float32 or scores.device != probe.device:

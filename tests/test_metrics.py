@@ -1,0 +1,437 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sr_iqa.errors import UserError
+from sr_iqa.iqa import pyiqa_bridge, weights
+from sr_iqa.iqa.catalog import CATALOG, MetricInfo
+from sr_iqa.iqa.metrics import Metric, create_metric, fetch_weights, list_metrics, metric_info
+from sr_iqa.iqa.pyiqa_bridge import build_pyiqa
+
+from .helpers import picture
+
+CORRECTED = {"dmm"}  # pyiqa calls it higher-is-better, yet it is a distance
+HEAVY = ("qalign", "qrealign", "compare2score", "fgresq", "maclip", "liqe_mix", "ahiq", "maniqa")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Any attempt to reach another machine fails the test, even where the error would be caught."""
+    attempts = []
+
+    def refuse(*args, **kwargs):
+        attempts.append(args)
+        raise OSError("network is off in tests")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert not attempts
+
+
+@pytest.fixture
+def caches(tmp_path, monkeypatch):
+    """Empty caches; returns pyiqa's."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "hub" / "pyiqa"
+
+
+def images(n=2, size=96):
+    return torch.from_numpy(np.stack([picture(size, seed) for seed in range(n)])).permute(0, 3, 1, 2).float() / 255
+
+
+def noisy(x, sigma=0.05):
+    """With noise, on the 8-bit grid as saved images are (pyiqa's SSIM rounds to it)."""
+    return ((x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1) * 255).round() / 255
+
+
+@pytest.fixture(scope="module")
+def musiq():
+    return create_metric("musiq", random_weights=True)
+
+
+def run_python(code, **environment):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, timeout=120)
+
+
+# ---------------------------------------------------------------- the catalogue
+
+
+def pyiqa_range(text):
+    """'~0, ~100' -> (0.0, 100.0); an open end is infinite."""
+    if ":" in text:
+        return (0.0, 1.0)
+    low, high = (part.strip().lstrip("~") for part in text.split(","))
+    return float(low or "-inf"), float(high or "inf")
+
+
+def test_catalogue_is_pyiqas_own():
+    from pyiqa.api_helpers import list_models
+    from pyiqa.default_model_configs import DEFAULT_CONFIGS
+
+    ours = {name: info for name, info in CATALOG.items() if name != "nano"}
+    assert set(ours) == set(list_models())
+    for name, info in ours.items():
+        theirs = DEFAULT_CONFIGS[name]
+        assert info.mode == theirs["metric_mode"], name
+        assert info.value_range == pyiqa_range(theirs["score_range"]), name
+        assert info.lower_better == (theirs.get("lower_better", False) or name in CORRECTED), name
+
+
+def test_listing_needs_no_pyiqa_and_is_sorted():
+    code = "import sys; from sr_iqa.iqa.metrics import list_metrics; [i.weights for i in list_metrics()]; sys.exit('pyiqa' in sys.modules)"
+    assert run_python(code).returncode == 0
+    names = [info.name for info in list_metrics()]
+    assert names == sorted(names) and len(names) == 107
+
+
+def test_weights_column(caches):
+    assert metric_info("psnr").weights == "none"
+    assert metric_info("niqe").weights == "shipped"
+    assert metric_info("musiq").weights == "missing: musiq_koniq_ckpt-e95806b9.pth"
+    assert metric_info("liqe").weights == "missing: ViT-B-32.pt, liqe_koniq.pt"
+    assert metric_info("qalign").weights == "missing: q-future/one-align"
+    caches.mkdir(parents=True)
+    (caches / "musiq_koniq_ckpt-e95806b9.pth").touch()
+    assert metric_info("musiq").weights == "present"
+
+
+def test_unknown_name_suggests():
+    with pytest.raises(UserError, match="did you mean musiq"):
+        metric_info("muisq")
+
+
+@pytest.mark.parametrize("name", ["fid", "clipscore", "fgresq_pair"])
+def test_metrics_of_other_things_than_an_image_are_refused(name):
+    with pytest.raises(UserError, match="cannot be used here"):
+        create_metric(name)
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ssimc", "cw_ssim", "fsim", "vif", "vsi", "mad", "msswd")]
+
+
+@pytest.mark.parametrize("name", ["psnr", "psnry", "ssim", "ms_ssim", "gmsd", "nlpd", "dmm", *SLOW])
+def test_direction_more_noise_is_worse(name):
+    x = images(1, size=192)
+    metric = create_metric(name, random_weights=bool(metric_info(name).files))
+    with torch.no_grad():
+        scores = [metric.signed(noisy(x, sigma), x).item() for sigma in (0.02, 0.1)]
+    assert scores[0] > scores[1]
+
+
+# ---------------------------------------------------------------- values
+
+
+def test_psnr_is_numpys():
+    x = images()
+    y = noisy(x)
+    expected = -10 * np.log10(((x - y).numpy().astype(np.float64) ** 2).mean((1, 2, 3)))
+    np.testing.assert_allclose(create_metric("psnr")(y, x).numpy(), expected, atol=1e-4)
+
+
+def test_ssimc_is_scikit_images_on_rgb():
+    from skimage.metrics import structural_similarity
+
+    x = images()
+    y = noisy(x)
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0, "channel_axis": 0}
+    expected = [structural_similarity(a, b, **settings) for a, b in zip(x.double().numpy(), y.double().numpy(), strict=True)]
+    np.testing.assert_allclose(create_metric("ssimc")(y, x).numpy(), expected, atol=1e-4)
+
+
+def test_ssim_is_on_luma():
+    x = images(1)
+    y = x.clone()
+    y[:, 2] = noisy(y[:, 2])  # blue hardly counts in luma
+    assert create_metric("ssim")(y, x) > create_metric("ssimc")(y, x) + 0.05
+
+
+def test_niqe_is_basicsrs():
+    from sr_iqa.archs.basicsr_bridge import import_basicsr
+
+    import_basicsr()
+    from basicsr.metrics.niqe import calculate_niqe
+
+    pixels = picture(192)
+    metric = create_metric("niqe")
+    metric._net.color_space = "ycbcr"  # BasicSR's luma; pyiqa's default is that of YIQ
+    value = metric(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255).item()
+    expected = float(np.squeeze(calculate_niqe(pixels[..., ::-1], crop_border=0, input_order="HWC", convert_to="y")))
+    assert value == pytest.approx(expected, rel=0.01)
+
+
+def test_lower_is_better_is_negated_and_only_that():
+    x = images(1)
+    niqe, psnr = create_metric("niqe"), create_metric("psnr")
+    assert niqe.lower_better and torch.equal(niqe.signed(x), -niqe(x))
+    assert torch.equal(psnr.signed(noisy(x), x), psnr(noisy(x), x))
+
+
+@pytest.mark.parametrize("name", ["psnr", "ssimc", "niqe", "piqe", "musiq"])
+def test_a_batch_is_its_images(name, musiq):
+    metric = musiq if name == "musiq" else create_metric(name)
+    x = images(2)
+    ref = noisy(x)
+    with torch.no_grad():
+        batch = metric(x, ref)
+        single = torch.cat([metric(x[i : i + 1], ref[i : i + 1]) for i in range(2)])
+    assert batch.shape == (2,) and batch.dtype == torch.float32
+    torch.testing.assert_close(batch, single, rtol=1e-5, atol=1e-5)
+
+
+class Brightness(nn.Module):
+    """A metric that insists on single images and writes into its input, as A-FINE does."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        assert len(x) == 1
+        x.mul_(2)
+        return (self.gain * x).mean((1, 2, 3))
+
+
+def test_metrics_of_one_image_are_looped_and_cannot_change_the_input():
+    metric = Metric(MetricInfo("b", "NR", False, (0, 2), one_image=True), Brightness(), "b")
+    x = images(3)
+    before = x.clone()
+    torch.testing.assert_close(metric(x), 2 * before.mean((1, 2, 3)))
+    assert torch.equal(x, before)
+
+
+def test_autocast_changes_nothing(musiq):
+    x = images(1, 64)
+    with torch.no_grad():
+        plain = musiq(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(musiq(x), plain)
+    assert create_metric("psnr")(x.bfloat16(), x.bfloat16()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"), [("ssim", 8, "at least 11"), ("niqe", 64, "at least 96"), ("afine_nr", 100, "multiples of 32")]
+)
+def test_sizes_it_cannot_take_are_said(name, size, message):
+    metric = Metric(metric_info(name), nn.Identity(), name)
+    x = torch.rand(1, 3, size, size)
+    with pytest.raises(UserError, match=message):
+        metric(x, x)
+
+
+def test_wrong_shapes_are_said():
+    with pytest.raises(ValueError, match="references shaped like"):
+        create_metric("psnr")(images())
+    with pytest.raises(ValueError, match=r"\(N, 3, H, W\)"):
+        create_metric("psnr")(images()[0])
+
+
+# ---------------------------------------------------------------- frozen, in eval mode, and without side effects
+
+
+def test_frozen_in_eval_and_out_of_reach():
+    metric = create_metric("musiq", random_weights=True)
+
+    class Parent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.q = nn.Conv2d(3, 3, 1), metric
+
+    parent = Parent().train()
+    assert set(parent.state_dict()) == {"net.weight", "net.bias"}
+    assert metric.parameters() and not any(p.requires_grad for p in metric.parameters())
+    x = images(1, 64).requires_grad_(True)
+    metric(x).sum().backward()
+    assert x.grad.abs().sum() > 0 and all(p.grad is None for p in metric.parameters())
+    metric._net.train()  # what a parent's .train() would do to a child module
+    with pytest.raises(RuntimeError):
+        metric(x)
+
+
+DEEP = [pytest.param(n, marks=pytest.mark.slow) for n in ("nima", "topiq_nr", "liqe", "arniqa", "paq2piq", "lpips", "stlpips", "topiq_fr")]
+
+
+@pytest.mark.parametrize("name", ["psnr", "ssim", "gmsd", "niqe", "clipiqa", *DEEP])
+def test_gradient_reaches_the_image(name):
+    info = metric_info(name)
+    x = images(1, max(info.smallest, 96)).requires_grad_(True)
+    metric = create_metric(name, random_weights=info.weights.startswith("missing"))
+    metric(x, noisy(x.detach())).sum().backward()
+    assert info.differentiable and x.grad.isfinite().all() and x.grad.abs().sum() > 0
+
+
+def test_a_metric_without_gradient_gives_none():
+    x = images(1).requires_grad_(True)
+    assert not create_metric("piqe")(x).requires_grad
+
+
+def test_building_and_calling_leave_no_trace():
+    functions = (torch.load, torch.jit.load, torch.hub.download_url_to_file, nn.Module.load_state_dict)
+    flags = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+    torch.backends.cudnn.benchmark = True
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    try:
+        with torch.no_grad():
+            create_metric("musiq", random_weights=True)(images(1, 64))
+        assert torch.backends.cudnn.benchmark
+    finally:
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = flags
+    assert torch.equal(torch.get_rng_state(), state) and (np.random.get_state()[1] == numpy_state).all()
+    assert functions == (torch.load, torch.jit.load, torch.hub.download_url_to_file, nn.Module.load_state_dict)
+
+
+def test_random_weights_are_always_the_same():
+    first, second = (create_metric("cnniqa", random_weights=True).parameters() for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# ---------------------------------------------------------------- weight files
+
+
+@pytest.mark.parametrize("name", ["musiq", "nima", "topiq_nr", "liqe", "clipiqa+", "arniqa", "lpips", "qalign", "fgresq", "ahiq", "nrqm"])
+def test_missing_weights_name_file_source_and_place(name, caches, no_network):
+    with pytest.raises(weights.MissingWeights) as error:
+        create_metric(name)
+    for file in metric_info(name).files:
+        assert file.name in str(error.value) and file.url in str(error.value) and str(file.path) in str(error.value)
+    assert f"sr-iqa iqa fetch {name}" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["musiq", "nima", pytest.param("topiq_nr", marks=pytest.mark.slow), "dists"])
+def test_weights_in_the_caches_are_used_without_backbone_or_network(name, caches, no_network):
+    """nima's and topiq's backbones are absent, but their own files hold all parameters; dists needs its VGG."""
+    random = create_metric(name, random_weights=True)
+    for file in metric_info(name).files:
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        state = random._net.state_dict()
+        if file.folder == "checkpoints":
+            import torchvision
+
+            state = torchvision.models.vgg16().state_dict()
+        torch.save({"params": state} if name != "dists" and name != "musiq" else state, file.path)
+    metric = create_metric(name)
+    x = images(1, 64)
+    if name != "nima":  # it enlarges images to 299 pixels: comparing its parameters is enough
+        with torch.no_grad():
+            assert torch.equal(metric(x, noisy(x)), random(x, noisy(x)))
+    assert all(torch.equal(a, b) for a, b in zip(metric.parameters(), random.parameters(), strict=True))
+    assert "weights random" in random.identity and "random" not in metric.identity and "pyiqa 0." in metric.identity
+
+
+def test_a_backbone_that_nothing_fills_is_an_error(caches, no_network):
+    from pyiqa.default_model_configs import DEFAULT_CONFIGS
+
+    options = DEFAULT_CONFIGS["lpips"]["metric_opts"]
+    net = build_pyiqa(options, random_weights=True)
+    caches.mkdir(parents=True)
+    heads = {k: v for k, v in net.state_dict().items() if k.startswith("lin")}
+    torch.save(heads, caches / "LPIPS_v0.1_alex-df73285e.pth")
+    with pytest.raises(UserError, match=r"would stay random.*alexnet"):
+        build_pyiqa(options)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def test_a_file_with_code_is_not_executed(caches, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    caches.mkdir(parents=True)
+    torch.save({"params": Bomb()}, caches / "musiq_koniq_ckpt-e95806b9.pth")
+    with pytest.raises(UserError, match="more than plain tensors"):
+        create_metric("musiq")
+    with pytest.raises(UserError, match="does not hold the weights"):
+        create_metric("musiq", weights=caches / "musiq_koniq_ckpt-e95806b9.pth")
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*SHA256 checksum")
+def test_damaged_clip_file_is_not_fetched_again(caches, no_network):
+    place = metric_info("clipiqa").files[0].path
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"half a file")
+    with pytest.raises(UserError, match="absent or damaged"):
+        create_metric("clipiqa")
+    assert place.read_bytes() == b"half a file"
+
+
+def test_own_weights_for_a_metric(tmp_path):
+    random = create_metric("cnniqa", random_weights=True)
+    state = {k: v + 0.01 if v.is_floating_point() else v for k, v in random._net.state_dict().items()}
+    torch.save({"params": state}, tmp_path / "mine.pth")
+    mine = create_metric("cnniqa", weights=tmp_path / "mine.pth")
+    x = images(1, 64)
+    with torch.no_grad():
+        assert mine(x) != random(x)
+    assert weights.file_fingerprint(tmp_path / "mine.pth") in mine.identity
+
+
+def test_fetch_downloads_to_the_place(caches, monkeypatch):
+    def download(url, dst, hash_prefix=None, progress=True):
+        Path(dst).write_text(f"{url} {hash_prefix}")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
+    clip, own = fetch_weights("liqe")
+    assert clip.read_text().endswith(clip_url_checksum()) and own == caches / "liqe_koniq.pt"
+    assert own.read_text().startswith("https://mirror.example/chaofengc/")
+    assert metric_info("liqe").weights == "present"
+
+
+def clip_url_checksum():
+    return metric_info("liqe").files[0].url.split("/")[-2]
+
+
+def test_fetch_without_network_says_what_to_do(caches, monkeypatch):
+    def download(*args, **kwargs):
+        raise URLError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    with pytest.raises(UserError, match=r"cannot fetch .*\n.*put it at"):
+        fetch_weights("musiq")
+
+
+def test_openai_clip_imports_without_pkg_resources():
+    code = (
+        "import sys, importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda n, *a: None if n == 'pkg_resources' else find(n, *a)\n"
+        "from sr_iqa.iqa.pyiqa_bridge import _importable_clip\n"
+        "with _importable_clip(): import clip\n"
+        "assert 'pkg_resources' not in sys.modules and clip.tokenize('a').shape == (1, 77)"
+    )
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n, info in CATALOG.items() if info.files and not info.refused and not n.startswith(HEAVY)])
+def test_catalogue_lists_every_file_that_is_asked_for(name, monkeypatch):
+    """Backbones may be missing from the catalogue only where the metric's own file fills them."""
+    asked = []
+    download, clip = pyiqa_bridge._Loads.download, pyiqa_bridge._RandomLoads.download_clip
+    monkeypatch.setattr(
+        pyiqa_bridge._RandomLoads, "download", lambda self, url, dst, *a, **k: (asked.append(url), download(self, url, dst))[1]
+    )
+    monkeypatch.setattr(pyiqa_bridge._RandomLoads, "download_clip", lambda self, url, root: (asked.append(url), clip(self, url, root))[1])
+    from pyiqa.default_model_configs import DEFAULT_CONFIGS
+
+    listed = {file.url for file in metric_info(name).files}
+    try:
+        build_pyiqa(DEFAULT_CONFIGS[name]["metric_opts"], random_weights=True)
+    except (OSError, ValueError, TypeError):  # parameter files that cannot be made up
+        assert set(asked) <= listed or name == "niqe"
+        return
+    backbones = {url for url in asked if "download.pytorch.org" in url or "DBCNN_scnn" in url}
+    assert set(asked) - backbones <= listed <= set(asked)
