@@ -40,7 +40,7 @@ def merge(base, changes):
 def tiny(root, name, *changes):
     """Options of a run over the sets under root/data, in root/runs/<name>."""
     if not (root / "data").exists():
-        make_sets(root / "data", n=4, k=2, size=48)
+        make_sets(root / "data", n=4, k=3, size=48)
     data = {"type": "multi_gt", "dataroot_gt": str(root / "data" / "images"), "dataroot_labels": str(root / "data" / "labels")}
     data["degradation"] = {"preset": "bicubic"}
     options = {

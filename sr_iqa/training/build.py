@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ from .optimizers import resolve_optimizer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -102,6 +105,8 @@ def build(options: Options, accelerator: Accelerator) -> Run:
     reader, sets = load_sets(data)
     scores = read_scores(data.scores, sets, data.sampling.metric) if strategy.needs_scores else None
     stream = TrainStream(reader, data, options.scale, options.manual_seed, strategy, scores, needs_negative=train.neg_opt is not None)
+    if stream.dropped:
+        logger.info("%d of %d sets have no positive GT and are left out", stream.dropped, len(sets))
     generator = build_generator(options, train, accelerator)
     discriminator = build_discriminator(options, train, accelerator) if train.gan_opt else None
     objective = build_objective(train, device)

@@ -174,12 +174,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def is_finished(folder: RunFolder, total: int) -> bool:
-    """Whether a run has done all its steps and its last validation."""
-    if not folder.status.exists():
-        return False
-    status = json.loads(folder.status.read_text(encoding="utf-8"))
-    return status["state"] == "done" and status["step"] >= total
+def is_finished(folder: RunFolder) -> bool:
+    """Whether the last start of a run came to its end, the last validation included."""
+    return folder.status.exists() and json.loads(folder.status.read_text(encoding="utf-8"))["state"] == "done"
 
 
 def truncate_metrics(path: Path, step: int) -> None:

@@ -53,7 +53,7 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
     saved, notes = states.newest_state(folder.states)
     if saved:
         states.check_unchanged(saved["options"], states.plain(options), folder.root)
-        if options.train and is_finished(folder, options.train.total_iter):
+        if options.train and saved["step"] >= options.train.total_iter and is_finished(folder):
             return folder.root
     with ExitStack() as stack:
         stack.enter_context(determinism(options.deterministic))

@@ -1,0 +1,108 @@
+"""Two real processes under `accelerate launch` train as one does. The plain CPU form silently starts one, so the tests count them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from sr_iqa.config import options_to_yaml
+from tests.test_training import assert_same_curve
+from tests.tiny_runs import GAN, RRDB, differences, losses, run, state, tiny, validation
+
+LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port"]
+TRAIN = ["-m", "sr_iqa", "train", "-opt"]
+RATE = {"train": {"optim_g": {"lr": 1e-4}, "ema_decay": 0.5}}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """One data set for all runs here."""
+    return tmp_path_factory.mktemp("processes")
+
+
+def launch(root, name, *changes, use_cpu=True, wait=True):
+    """Starts a run in two processes through the command line; returns the finished process, or the running one."""
+    path = root / f"{name}.yml"
+    path.write_text(options_to_yaml(tiny(root, name, *changes)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true" if use_cpu else "false"}
+    command = [*LAUNCHER, "0", *TRAIN, str(path)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if wait:
+        process.output = process.communicate(timeout=240)[0]
+    return process
+
+
+def started(folder):
+    """The number of processes that a run says it had."""
+    return json.loads((folder / "versions.json").read_text())[-1]["processes"]
+
+
+def test_two_processes_train_as_one(root):
+    """GAN, EMA and validation: 2 processes x batch 2 against 1 x 4; the accumulated form is compared in test_training."""
+    changes = (GAN, {"network_g": RRDB}, RATE, validation(root))
+    process = launch(root, "two", *changes)
+    assert process.returncode == 0, process.output
+    folder = root / "runs" / "two"
+    assert started(folder) == 2
+    one = run(root, "one", *changes, {"datasets": {"train": {"batch_size_per_gpu": 4}}})
+    assert_same_curve(one, folder)
+    assert losses(folder).keys() == losses(one).keys()
+    assert json.loads((folder / "status.json").read_text())["state"] == "done"
+    assert state(folder, 6)["n"] == state(one, 6)["n"] == 24
+    for line, other in zip(_validations(one), _validations(folder), strict=True):
+        assert line == pytest.approx(other, rel=1e-4)
+
+
+def _validations(folder):
+    return [line["val"] for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "val" in line]
+
+
+def test_processes_that_do_not_know_each_other_stop(root):
+    if torch.cuda.is_available():
+        pytest.skip("with a GPU they do")
+    process = launch(root, "strangers", use_cpu=False)
+    assert process.returncode != 0
+    assert "ACCELERATE_USE_CPU=true accelerate launch" in process.output
+    assert not (root / "runs" / "strangers").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_resume_to_the_bit(root):
+    changes = (GAN, {"network_g": RRDB, "train": {"accum_iter": 2, "ema_decay": 0.9}})
+    for name, totals in (("whole", [6]), ("parts", [3, 6])):
+        for total in totals:
+            process = launch(root, name, *changes, {"train": {"total_iter": total}})
+            assert process.returncode == 0, process.output
+    whole, parts = (root / "runs" / name for name in ("whole", "parts"))
+    assert started(whole) == started(parts) == 2
+    assert [d for d in differences(state(whole, 6), state(parts, 6)) if d != ".options.name"] == []
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_launcher_saves_and_stops_both(root):
+    process = launch(root, "signalled", {"train": {"total_iter": 100000}}, wait=False)
+    folder = root / "runs" / "signalled"
+    deadline = time.monotonic() + 120
+    while not losses_so_far(folder) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    status = json.loads((folder / "status.json").read_text())
+    assert status["state"] == "stopped", output
+    assert started(folder) == 2
+    assert state(folder, status["step"])["step"] == status["step"]
+
+
+def losses_so_far(folder):
+    path = folder / "metrics.jsonl"
+    return path.exists() and len(path.read_text().splitlines()) > 10

@@ -1,0 +1,342 @@
+"""What a training run does in one process: losses, updates, averages, rewards, adapters, guards, logs."""
+
+import json
+import math
+
+import cv2
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sr_iqa.archs import build_network
+from sr_iqa.checkpoints import save_weights
+from sr_iqa.errors import UserError
+from sr_iqa.training import trainer
+from sr_iqa.training.build import ExactConv2d, build, keep_last_convolution_exact
+from sr_iqa.training.checkpoint import averaged, load_trained
+from sr_iqa.training.folder import final_weights, run_folder
+from sr_iqa.training.meter import Meter, NonFiniteError
+from sr_iqa.training.rehearsal import check_adapter_gradients
+from sr_iqa.training.steps import _only_if, choose_gt, train_step
+from tests.tiny_runs import GAN, RRDB, SWINIR, UNET, differences, lines, losses, network, run, state, tiny, validation
+
+BROKEN = "tests.tiny_runs.BrokenLoss"
+SHORT = {"train": {"total_iter": 2}, "logger": {"save_checkpoint_freq": 1}}
+NANO = {"metric": "nano", "weight": 0.02}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """One data set for all runs here."""
+    return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="module")
+def base(root):
+    """A pretrained network for the adapter runs."""
+    torch.manual_seed(5)
+    path = root / "base.safetensors"
+    save_weights(path, build_network(SWINIR).state_dict(), {})
+    return path
+
+
+def built(root, name, *changes):
+    """A run that has not made a step, and its meter."""
+    options = tiny(root, name, *changes)
+    made = build(options, trainer.make_accelerator(options, run_folder(options)))
+    return made, Meter(made.accelerator.device, made.members)
+
+
+def one_batch(made):
+    return torch.utils.data.default_collate([made.stream[n] for n in range(2)])
+
+
+def moved(one, two):
+    """Names of tensors that differ."""
+    return {name for name in one if not torch.equal(one[name], two[name])}
+
+
+def test_a_plain_run_learns_and_leaves_its_folder(root):
+    folder = run(root, "plain", {"train": {"total_iter": 30, "optim_g": {"lr": 3e-3}}, "logger": {"print_freq": 10}}, validation(root))
+    logged = [line for line in lines(folder) if "val" not in line]
+    assert [line["step"] for line in logged] == [10, 20, 30]
+    assert logged[-1]["l_pix"] < 0.8 * logged[0]["l_pix"]
+    assert {"lr", "grad_norm_g", "it_s", "data_share", "chosen"} < logged[0].keys()
+    assert logged[0]["chosen"] == [20, 0, 0, 0] and 0 <= logged[0]["data_share"] <= 1
+    checked = {line["step"]: line["val"] for line in lines(folder) if "val" in line}
+    assert list(checked) == [0, *range(3, 31, 3)]
+    assert checked[30]["psnr_original"] > checked[0]["psnr_original"]
+    assert cv2.imread(str(folder / "visualization" / "30.png")).shape == (780, 780, 3)
+    assert json.loads((folder / "status.json").read_text())["state"] == "done"
+    start = json.loads((folder / "versions.json").read_text())[0]
+    assert start["packages"]["torch"] == torch.__version__.split("+")[0] and start["processes"] == 1
+    assert (folder / "options.yml").exists()
+
+
+def test_every_enabled_loss_is_logged_and_moves_the_generator(root):
+    changes = {
+        "train": {
+            "perceptual_opt": {"type": "NanoFeatureLoss"},
+            "neg_opt": {"type": "NegativeLoss"},
+            "metric_opt": [{"type": "ssim", "loss_weight": 0.1}],
+            "reward_opt": [NANO],
+        }
+    }
+    folder = run(root, "all_losses", GAN, changes, SHORT)
+    names = {"l_pix", "l_percep", "l_neg", "l_ssim", "l_g_gan", "r_nano", "l_d_real", "l_d_fake", "out_d_real", "out_d_fake"}
+    for line in losses(folder).values():
+        assert names <= line.keys() and all(math.isfinite(line[name]) for name in names)
+    for block in ("pixel_opt", "perceptual_opt", "neg_opt", "metric_opt", "reward_opt"):
+        without = run(root, f"no_{block}", GAN, changes, SHORT, {"train": {block: None}})
+        assert moved(network(folder, 1), network(without, 1)), f"{block} did not change the generator's update"
+    without = run(root, "no_gan", changes, SHORT)
+    assert moved(network(folder, 1), network(without, 1))
+
+
+def test_rates_follow_the_schedule_in_optimizer_steps(root):
+    schedule = {"train": {"accum_iter": 2, "scheduler": {"type": "MultiStepLR", "milestones": [2, 4], "gamma": 0.1}}}
+    folder = run(root, "rates", schedule)
+    assert [line["lr"] for line in lines(folder)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+    assert state(folder, 6)["optim_g"]["param_groups"][0]["lr"] == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize("changes", [(), (GAN, {"network_g": RRDB})], ids=["plain", "gan"])
+def test_accumulation_gives_the_same_curve(root, changes):
+    kind = f"{len(changes)}"
+    shape = {"train": {"optim_g": {"lr": 1e-4}, "ema_decay": 0.5}}
+    whole = run(root, f"whole_{kind}", *changes, shape, {"datasets": {"train": {"batch_size_per_gpu": 4}}})
+    parts = run(root, f"parts_{kind}", *changes, shape, {"train": {"accum_iter": 2}})
+    assert_same_curve(whole, parts)
+
+
+def assert_same_curve(one, two, largest=2e-5, mean=5e-6):
+    """Losses of every step agree: no single value far off, and no shift to one side."""
+    for name in losses(one)[1].keys() - {"step", "chosen", "lr"}:
+        curves = [torch.tensor([line[name] for line in losses(folder).values()], dtype=torch.float64) for folder in (one, two)]
+        gap = (curves[0] - curves[1]) / curves[0].abs().clamp(min=0.1)
+        assert gap.abs().max() < largest, (name, gap)
+        assert gap.mean().abs() < mean, (name, gap)
+    assert [line["chosen"] for line in losses(one).values()] == [line["chosen"] for line in losses(two).values()]
+
+
+def test_gan_with_accumulation_moves_both_networks(root):
+    folder = run(root, "both", GAN, {"train": {"accum_iter": 2}}, SHORT)
+    weights = {label: (network(folder, 1, label), network(folder, 2, label)) for label in ("net_g", "net_d")}
+    for label, (before, after) in weights.items():
+        still = {name for name in before.keys() - moved(before, after) if not name.endswith(("relative_position_index", "attn_mask"))}
+        assert not still, f"{label} did not learn in {still}"
+
+
+def test_the_generator_waits_for_the_discriminator(root):
+    folder = run(root, "waits", GAN, {"train": {"total_iter": 3, "net_d_init_iters": 2}, "logger": {"save_checkpoint_freq": 1}})
+    assert not moved(network(folder, 1), network(folder, 2))
+    assert moved(network(folder, 2), network(folder, 3))
+    assert moved(network(folder, 1, "net_d"), network(folder, 2, "net_d"))
+    assert "l_pix" not in losses(folder)[2] and "l_pix" in losses(folder)[3]
+
+
+def test_spectral_norm_advances_once_per_step(root):
+    made, meter = built(root, "spectral", GAN, {"train": {"accum_iter": 2}})
+    net, reference = made.discriminator.net, build_network(UNET)
+    reference.load_state_dict(net.state_dict())
+    train_step(made, [one_batch(made), one_batch(made)], meter)
+    reference.train()(torch.zeros(1, 3, 16, 16))  # one pass in training mode is one power iteration
+    assert torch.equal(net.conv1.weight_u, reference.conv1.weight_u)
+    assert net.conv1.training
+
+
+def test_ema_averages_parameters_and_leaves_buffers_alone(root):
+    folder = run(root, "ema", {"train": {"total_iter": 4, "ema_decay": 0.7}, "logger": {"save_checkpoint_freq": 1}})
+    steps = [network(folder, step) for step in range(1, 5)]
+    name, index = "conv_first.weight", "layers.0.residual_group.blocks.0.attn.relative_position_index"
+    expected = steps[0][name]
+    for weights in steps[1:]:
+        expected = 0.7 * expected + 0.3 * weights[name]
+    average = network(folder, 4, "net_g_ema")
+    torch.testing.assert_close(average[name], expected)
+    assert torch.equal(average[index], steps[-1][index]) and average[index].dtype == torch.int64
+    assert final_weights(folder).name == "net_g_ema_4.safetensors"
+
+
+def test_the_averaged_network_is_lent_and_given_back(root):
+    made, meter = built(root, "lent", {"train": {"ema_decay": 0.5}, "precision": "bf16"})
+    for _ in range(2):
+        train_step(made, [one_batch(made)], meter)
+    before = {name: value.clone() for name, value in made.generator.net.state_dict().items()}
+    with averaged(made) as net:
+        inside = {name: value.clone() for name, value in net.state_dict().items()}
+        assert "forward" not in vars(net)
+    assert moved(before, inside) and not moved(before, made.generator.net.state_dict())
+    assert "forward" in vars(made.generator.net)
+
+
+def test_gradients_are_clipped(root):
+    changes = {"train": {"total_iter": 1, "optim_g": {"type": "SGD", "lr": 1.0}, "grad_clip": 0.01}}
+    made, meter = built(root, "clipped", changes)
+    before = [parameter.detach().clone() for parameter in made.generator.parameters]
+    train_step(made, [one_batch(made)], meter)
+    step = torch.cat([(old - new).flatten() for old, new in zip(before, made.generator.parameters, strict=True)])
+    assert step.norm().item() == pytest.approx(0.01, rel=1e-3)
+    assert meter.read().means["grad_norm_g"] > 0.01
+
+
+# ---------------------------------------------------------------- values that are not finite
+
+
+@pytest.mark.parametrize(("gradient_only", "term"), [(False, "l_pix"), (True, "grad_norm_g")])
+def test_a_non_finite_value_stops_the_run_and_names_its_term(root, gradient_only, term):
+    name = f"broken_{term}"
+    changes = {"train": {"ema_decay": 0.9, "pixel_opt": {"type": BROKEN, "at": 4, "gradient_only": gradient_only}, "reward_opt": [NANO]}}
+    with pytest.raises(NonFiniteError, match=rf"^{term}\b.* at step 4"):
+        run(root, name, changes, {"logger": {"print_freq": 6}})
+    folder = root / "runs" / name
+    assert [path.name for path in (folder / "training_states").iterdir()] == ["3.pt"]
+    assert all(value.isfinite().all() for value in network(folder, 3).values())
+    status = json.loads((folder / "status.json").read_text())
+    assert status["state"] == "failed" and term in status["message"]
+
+
+def test_nothing_moves_from_the_non_finite_step_on(root):
+    made, meter = built(root, "frozen", GAN, {"train": {"ema_decay": 0.9}})
+    train_step(made, [one_batch(made)], meter)
+    before = [state.clone() for net in (made.generator.net, made.discriminator.net) for state in net.parameters()]
+    made.objective.supervised["l_pix"] = lambda sr, gt: sr.mean() * math.nan
+    train_step(made, [one_batch(made)], meter)
+    after = [state for net in (made.generator.net, made.discriminator.net) for state in net.parameters()]
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    with pytest.raises(NonFiniteError, match="^l_pix, grad_norm_g"):
+        meter.read()
+
+
+def test_the_guard_takes_back_an_update_of_nan():
+    parameter = torch.nn.Parameter(torch.ones(3))
+    for flag, expected in ((False, 1.0), (True, 2.0)):
+        with _only_if(torch.tensor(flag), [parameter]), torch.no_grad():
+            parameter.copy_(torch.full((3,), 2.0 if flag else math.nan))
+        assert (parameter == expected).all()
+
+
+# ---------------------------------------------------------------- GT choice, reward, adapters
+
+
+def test_amo_trains_on_the_crops_that_q_likes_best(root):
+    made, _ = built(root, "amo", {"datasets": {"train": {"sampling": {"strategy": "amo", "metric": "nano"}}}})
+    batch = one_batch(made)
+    gt, member = choose_gt(made, batch)
+    for i, crops in enumerate(batch["gts"]):
+        scores = made.judge.signed(crops / 255)
+        assert member[i] == scores.argmax()
+        assert torch.equal(gt[i], crops[member[i]] / 255)
+
+
+def test_chosen_gts_are_counted(root):
+    labels = {"datasets": {"train": {"sampling": {"strategy": "uniform_positive"}}}}
+    folder = run(root, "chosen", labels, {"logger": {"print_freq": 4}})
+    assert [line["chosen"] for line in lines(folder)] == [[0, 8, 0, 0], [0, 4, 0, 0]]
+
+
+def test_sets_without_positives_are_left_out_and_counted(root, tmp_path):
+    from tests.helpers import make_sets
+
+    make_sets(tmp_path / "data", n=4, k=2, size=48, labels=[("Positive", "Similar")] * 3 + [("Negative", "Similar")])
+    folder = run(tmp_path, "dropped", {"datasets": {"train": {"sampling": {"strategy": "uniform_positive"}}}}, SHORT)
+    assert "1 of 4 sets" in (folder / "train.log").read_text()
+
+
+def test_reward_moves_only_the_adapter_and_raises_q(root, base):
+    changes = {"path": {"pretrain_network_g": str(base)}, "lora": {"rank": 2}, "train": {"ema_decay": 0.5, "reward_opt": [NANO]}}
+    folder = run(root, "adapter", changes, validation(root))
+    trained, start = state(folder, 6)["net_g"], load_file(base)
+    plain = {name.replace(".base_layer.", "."): value for name, value in trained.items() if "lora_" not in name}
+    assert differences(plain, start) == []
+    assert all(value.any() for name, value in trained.items() if "lora_B" in name)
+    assert "r_nano" in losses(folder)[1]
+    assert "LoRA on" in (folder / "train.log").read_text()
+    assert final_weights(folder) == folder / "models" / "adapter_6"
+    assert not list((folder / "models").glob("net_g*"))
+    # With decay 0.5 the averaged adapter, which is saved, differs from the live one.
+    saved = load_file(folder / "models" / "adapter_6" / "adapter_model.safetensors")
+    live = {name: value for name, value in trained.items() if "lora_B" in name}
+    assert not all(torch.equal(value, saved[f"base_model.model.{name.replace('.default', '')}"]) for name, value in live.items())
+
+
+def test_gradient_check_of_adapters():
+    net = torch.nn.ModuleDict({"lora_A": torch.nn.Linear(2, 2, bias=False), "lora_B": torch.nn.Linear(2, 2, bias=False)})
+    torch.nn.init.zeros_(net["lora_B"].weight)
+    net["lora_B"](net["lora_A"](torch.ones(1, 2))).sum().backward()
+    check_adapter_gradients(net)  # A's gradient is zero at step 0, B's is not
+    net["lora_B"].weight.grad.zero_()
+    with pytest.raises(UserError, match="1 adapter parameters get no gradient"):
+        check_adapter_gradients(net)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_load_trained_gives_the_network_that_was_evaluated(root, base, lora, monkeypatch):
+    seen = []
+    original = trainer.evaluate
+    picture = torch.rand(1, 3, 16, 16)
+
+    def evaluate(net, *arguments):
+        with torch.no_grad():
+            seen.append(net.eval()(picture))
+        return original(net, *arguments)
+
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    changes = {"path": {"pretrain_network_g": str(base)}, "train": {"ema_decay": 0.5}, "lora": {"rank": 2} if lora else None}
+    folder = run(root, f"trained_{lora}", changes, validation(root))
+    with torch.no_grad():
+        assert torch.equal(load_trained(folder)(picture), seen[-1])
+    assert not torch.equal(seen[0], seen[-1])
+
+
+# ---------------------------------------------------------------- precision
+
+
+def test_the_output_is_not_rounded_to_bfloat16(root):
+    net = build_network(SWINIR)
+    names = list(net.state_dict())
+    keep_last_convolution_exact(net)
+    assert sum(isinstance(module, ExactConv2d) for module in net.modules()) == 1 and list(net.state_dict()) == names
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        output = net(torch.rand(1, 3, 16, 16))
+    assert output.dtype == torch.float32
+    assert not torch.equal(output, output.bfloat16().float())
+
+
+def test_runs_of_different_precision_in_one_process(root):
+    for precision in ("bf16", "no"):
+        folder = run(root, f"precision_{precision}", GAN, {"precision": precision}, SHORT)
+        assert network(folder, 2)["conv_first.weight"].dtype == torch.float32
+    assert moved(network(root / "runs" / "precision_no", 2), network(root / "runs" / "precision_bf16", 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "fp16"}, "fp16 needs a GPU"),
+        ({"train": {"pixel_opt": None}}, "no loss"),
+        ({"train": {"gan_opt": GAN["train"]["gan_opt"]}}, "needs network_d"),
+        ({"train": {"optim_g": {"type": "Adamm", "lr": 1.0}}}, "Did you mean 'Adam'"),
+        ({"train": {"optim_g": {"lr": -1.0}}}, "Adam: Invalid learning rate"),
+        ({"train": {"reward_opt": [{"metric": "niqe", "weight": 1.0}]}}, "niqe"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(root, changes, message):
+    with pytest.raises(UserError, match=message):
+        run(root, "refused", changes)
+    assert not (root / "runs" / "refused").exists()
+
+
+def test_tensorboard_gets_scalars_and_pictures(root):
+    folder = run(root, "tb", validation(root), SHORT, {"logger": {"use_tb_logger": True}})
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tb"))
+    events.Reload()
+    assert {"l_pix", "lr", "val/psnr"} <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"] == ["samples"]
