@@ -22,7 +22,7 @@ from ..iqa.metrics import Metric, create_metric
 from ..iqa.reward import Rewards, build_rewards, check_gradient
 from ..iqa.scores import read_scores
 from ..losses import GANLoss, build_loss
-from ..sampling import build_strategy
+from ..sampling import Strategy, build_strategy
 from .optimizers import resolve_optimizer
 
 if TYPE_CHECKING:
@@ -101,12 +101,7 @@ def build(options: Options, accelerator: Accelerator) -> Run:
     if train is None or data is None:
         raise UsageError(f"{options.name}: training needs the blocks `train` and `datasets.train`")
     device = accelerator.device
-    strategy = build_strategy(data.sampling)
-    reader, sets = load_sets(data)
-    scores = read_scores(data.scores, sets, data.sampling.metric) if strategy.needs_scores else None
-    stream = TrainStream(reader, data, options.scale, options.manual_seed, strategy, scores, needs_negative=train.neg_opt is not None)
-    if stream.dropped:
-        logger.info("%d of %d sets have no positive GT and are left out", stream.dropped, len(sets))
+    strategy, stream = build_stream(options)
     generator = build_generator(options, train, accelerator)
     discriminator = build_discriminator(options, train, accelerator) if train.gan_opt else None
     objective = build_objective(train, device)
@@ -122,8 +117,27 @@ def build(options: Options, accelerator: Accelerator) -> Run:
         generator,
         discriminator,
         AveragedModel(generator.parameters, multi_avg_fn=get_ema_multi_avg_fn(train.ema_decay)) if train.ema_decay else None,
-        create_metric(data.sampling.metric, device) if strategy.online else None,
+        create_metric(data.sampling.metric, device) if strategy.online and data.sampling.metric else None,
     )
+
+
+def build_stream(options: Options) -> tuple[Strategy, TrainStream]:
+    """The strategy and the stream of samples that it draws from.
+
+    Raises:
+        UserError: options or data that cannot be used.
+    """
+    train, data = options.train, options.datasets.train
+    if data is None:
+        raise UsageError(f"{options.name}: there is no block `datasets.train`")
+    strategy = build_strategy(data.sampling)
+    reader, sets = load_sets(data)
+    scores = read_scores(data.scores, sets, data.sampling.metric) if strategy.needs_scores else None
+    negative = train is not None and train.neg_opt is not None
+    stream = TrainStream(reader, data, options.scale, options.manual_seed, strategy, scores, needs_negative=negative)
+    if stream.dropped:
+        logger.info("%d of %d sets have no positive GT and are left out", stream.dropped, len(sets))
+    return strategy, stream
 
 
 def build_generator(options: Options, train: TrainOptions, accelerator: Accelerator) -> Learner:

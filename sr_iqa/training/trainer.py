@@ -74,7 +74,6 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
             for note in notes:
                 logs.event(note)
             loop(run, meter, folder, logs, stop)
-    accelerator.free_memory()
     return folder.root
 
 
