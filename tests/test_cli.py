@@ -35,7 +35,12 @@ def sr_iqa(monkeypatch, capsys):
 def option_file(tmp_path):
     """A tiny runnable option file over three sets of 64 px."""
     root = make_sets(tmp_path / "sets")
-    data = {"type": "multi_gt", "dataroot_gt": str(root / "images"), "dataroot_labels": str(root / "labels"), "degradation": {"preset": "bicubic"}}
+    data = {
+        "type": "multi_gt",
+        "dataroot_gt": str(root / "images"),
+        "dataroot_labels": str(root / "labels"),
+        "degradation": {"preset": "bicubic"},
+    }
     options = {
         "name": "tiny",
         "scale": 4,
@@ -49,7 +54,15 @@ def option_file(tmp_path):
             },
             "val": data,
         },
-        "network_g": {"type": "SwinIR", "upscale": 4, "embed_dim": 8, "depths": [1], "num_heads": [2], "window_size": 4, "upsampler": "pixelshuffledirect"},
+        "network_g": {
+            "type": "SwinIR",
+            "upscale": 4,
+            "embed_dim": 8,
+            "depths": [1],
+            "num_heads": [2],
+            "window_size": 4,
+            "upsampler": "pixelshuffledirect",
+        },
         "path": {"experiments_root": str(tmp_path / "experiments")},
         "train": {"total_iter": 2, "optim_g": {"type": "Adam", "lr": 1e-4}, "pixel_opt": {"type": "L1Loss"}},
         "val": {"metrics": ["psnr", "nano"]},

@@ -46,7 +46,11 @@ def test_runs_one_step(path, tmp_path, monkeypatch):
     folder = train(loaded.options, quiet=True)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     terms = {key for line in lines for key in line if key.startswith(("l_", "r_"))}
-    wanted = {"l_pix"} & {"l_pix"} | ({"r_nano"} if loaded.options.train.reward_opt else set()) | ({"l_g_gan"} if loaded.options.train.gan_opt else set())
+    wanted = (
+        {"l_pix"} & {"l_pix"}
+        | ({"r_nano"} if loaded.options.train.reward_opt else set())
+        | ({"l_g_gan"} if loaded.options.train.gan_opt else set())
+    )
     assert wanted <= terms and lines[-1]["step"] == 1
 
 
@@ -97,5 +101,3 @@ def write_scores(data, path):
     roots = {key: data[key] for key in ("type", "dataroot_gt", "dataroot_labels")}
     score_data(DataOptions(**roots), data["sampling"]["metric"], path)
     data["scores"] = str(path)
-
-

@@ -21,13 +21,13 @@ from sr_iqa.config import Options
 from sr_iqa.config.models import DataOptions
 from sr_iqa.data.demo import DemoData, make_demo_sets
 from sr_iqa.data.store import open_reader, pack
-from sr_iqa.data.stream import TrainStream
 from sr_iqa.evaluation import describe_sets, gold_standard, low_quality
 from sr_iqa.images import read_image
 from sr_iqa.iqa.metrics import create_metric
 from sr_iqa.iqa.scores import read_scores, score_data
-from sr_iqa.sampling import build_strategy, choose_online
+from sr_iqa.sampling import choose_online
 from sr_iqa.scorecard import member_name
+from sr_iqa.training.build import build_stream
 from sr_iqa.training.folder import provenance
 
 from .pictures import SetImages
@@ -176,7 +176,7 @@ def choice_checks(study: Study, amo: Row) -> list[Check]:
     """Whether amo's choices are local: no EGT takes nearly all crops, and the best crop is often not of the best image."""
     taken = {gt: part for gt, part in shares(amo["chosen"]).items() if gt != member_name(0)}
     most = max(taken, key=taken.__getitem__)
-    local = local_share(study.options("amo", 0))
+    local = local_share(study.options("amo", 0), Path(study.shared["datasets.train.scores"]))
     return [
         {
             "text": f"amo: no EGT takes more than {MOST_PER_EGT:.0%} of the crops ({most}: {taken[most]:.0%})",
@@ -189,14 +189,10 @@ def choice_checks(study: Study, amo: Row) -> list[Check]:
     ]
 
 
-def local_share(options: Options, samples: int = 400) -> float:
+def local_share(options: Options, scores: Path, samples: int = 400) -> float:
     """Share of an amo run's crops whose best GT is not the best GT of the whole image; the stream draws the run's own crops again."""
-    train = options.datasets.train
-    if train is None:
-        raise ValueError("an amo run has training data")
-    reader = open_reader(train)
-    stream = TrainStream(reader, train, options.scale, options.manual_seed, build_strategy(train.sampling))
-    whole = read_scores(Path(str(train.scores)), reader.sets, Q).argmax(axis=1)
+    stream = build_stream(options)
+    whole = read_scores(scores, stream.reader.sets, Q).argmax(axis=1)
     judge, differ = create_metric(Q), []
     for n in range(samples):
         with torch.no_grad():

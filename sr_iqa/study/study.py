@@ -14,11 +14,14 @@ import torch
 from sr_iqa.check import check
 from sr_iqa.config import Options, load
 from sr_iqa.config.models import DataOptions
+from sr_iqa.data.sheet import sample_sheet
 from sr_iqa.errors import UsageError
 from sr_iqa.evaluation import Evaluation, evaluate, evaluate_folder
+from sr_iqa.images import write_png
 from sr_iqa.inference import load_for_inference
 from sr_iqa.iqa.metrics import Metric
 from sr_iqa.scorecard import member_name
+from sr_iqa.training.build import build_stream
 from sr_iqa.training.checkpoint import load_trained
 from sr_iqa.training.folder import RunFolder, final_weights, run_folder
 from sr_iqa.training.logs import read_metrics
@@ -122,3 +125,10 @@ def run_test(
     if json_file:
         evaluation.write_json(json_file)
     return evaluation
+
+
+def show_sample(options: Options, n: int, path: Path) -> dict[str, Any]:
+    """`sr-iqa data show`: writes training sample n as a picture (LQ, every GT's crop); returns what was drawn for it."""
+    stream = build_stream(options)
+    write_png(path, sample_sheet(stream, n))
+    return stream.describe(n)

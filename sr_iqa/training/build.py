@@ -22,7 +22,7 @@ from ..iqa.metrics import Metric, create_metric
 from ..iqa.reward import Rewards, build_rewards, check_gradient
 from ..iqa.scores import read_scores
 from ..losses import GANLoss, build_loss
-from ..sampling import Strategy, build_strategy
+from ..sampling import build_strategy
 from .optimizers import resolve_optimizer
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def build(options: Options, accelerator: Accelerator) -> Run:
     if train is None or data is None:
         raise UsageError(f"{options.name}: training needs the blocks `train` and `datasets.train`")
     device = accelerator.device
-    strategy, stream = build_stream(options)
+    stream = build_stream(options)
     generator = build_generator(options, train, accelerator)
     discriminator = build_discriminator(options, train, accelerator) if train.gan_opt else None
     objective = build_objective(train, device)
@@ -112,7 +112,7 @@ def build(options: Options, accelerator: Accelerator) -> Run:
         train,
         accelerator,
         stream,
-        max(len(gt_set.paths) for gt_set in sets),
+        max(len(gt_set.paths) for gt_set in stream.reader.sets),
         objective,
         generator,
         discriminator,
@@ -121,8 +121,8 @@ def build(options: Options, accelerator: Accelerator) -> Run:
     )
 
 
-def build_stream(options: Options) -> tuple[Strategy, TrainStream]:
-    """The strategy and the stream of samples that it draws from.
+def build_stream(options: Options) -> TrainStream:
+    """The stream of training samples.
 
     Raises:
         UserError: options or data that cannot be used.
@@ -137,7 +137,7 @@ def build_stream(options: Options) -> tuple[Strategy, TrainStream]:
     stream = TrainStream(reader, data, options.scale, options.manual_seed, strategy, scores, needs_negative=negative)
     if stream.dropped:
         logger.info("%d of %d sets have no positive GT and are left out", stream.dropped, len(sets))
-    return strategy, stream
+    return stream
 
 
 def build_generator(options: Options, train: TrainOptions, accelerator: Accelerator) -> Learner:
