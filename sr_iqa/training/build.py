@@ -117,7 +117,7 @@ def build(options: Options, accelerator: Accelerator) -> Run:
         generator,
         discriminator,
         AveragedModel(generator.parameters, multi_avg_fn=get_ema_multi_avg_fn(train.ema_decay)) if train.ema_decay else None,
-        create_metric(data.sampling.metric, device) if strategy.online and data.sampling.metric else None,
+        create_metric(data.sampling.metric, device) if stream.strategy.online and data.sampling.metric else None,
     )
 
 
