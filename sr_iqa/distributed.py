@@ -23,8 +23,9 @@ def launched_size() -> int:
 
 def _state() -> Any:
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
 
-    return PartialState()
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # the Accelerator heeds the variable, PartialState alone does not
 
 
 def rank() -> int:

@@ -67,6 +67,7 @@ def _validations(folder):
     return [line["val"] for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "val" in line]
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_know_each_other_stop(root):
     if torch.cuda.is_available():
         pytest.skip("with a GPU they do")
