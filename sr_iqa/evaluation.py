@@ -24,7 +24,6 @@ from sr_iqa.images import list_images, read_image, to_tensor, to_uint8, write_pn
 from sr_iqa.inference import upscale
 from sr_iqa.iqa.grid import grid
 from sr_iqa.iqa.metrics import Metric, create_metric
-from sr_iqa.modes import eval_mode
 from sr_iqa.scorecard import Against, Column, Evaluation, member_name
 
 LUMA_METRICS = ("psnry", "ssim", "ms_ssim", "cw_ssim", "gmsd", "nlpd", "niqe", "niqe_matlab", "brisque", "brisque_matlab", "piqe", "grid")
@@ -56,8 +55,7 @@ def evaluate(
 
     def output(reader: Reader, i: int) -> np.ndarray:
         lq = to_tensor(low_quality(reader, i, data, scale))[None].to(device)
-        with eval_mode(net), torch.no_grad():
-            image = to_uint8(upscale(net, lq, tile=tile)[0])
+        image = to_uint8(upscale(net, lq, tile=tile)[0])
         if save_dir is not None:
             write_png(save_dir / f"{reader.sets[i].name}.png", image)
         return image
