@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .archs import build_network
+from .archs.detect import detect_network
 from .atomic import atomic_write
 from .errors import UserError
 
@@ -38,6 +42,8 @@ def load_weights(path: Path | str, key: str | None = None) -> dict[str, Tensor]:
         CheckpointError: no such file, damaged, holds other objects than tensors, or has no such key.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give the weight file in it.")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weight file.{_nearest(path.name, _names_beside(path), ' Did you mean {}?')}")
     if path.suffix == ".safetensors":
@@ -71,6 +77,55 @@ def load_into(net: nn.Module, path: Path | str, key: str | None = None, strict: 
         raise CheckpointError(_misfit(net, weights, path)) from error
     if len(fitting) < max(len(own), len(weights)):
         logger.warning("%s: %d of %d tensors loaded into %d.", path, len(fitting), len(weights), len(own))
+
+
+def load_network(path: Path | str, key: str | None = None) -> nn.Module:
+    """Builds the network that a weight file is for, loads it, and returns it in eval mode on the CPU.
+
+    Our files say what they are for. Others are recognised by their names and shapes: SwinIR, RRDBNet and HGGT's RRDBPSNet as ours,
+    everything else by Spandrel.
+
+    Raises:
+        CheckpointError: as load_weights, and when no network is found.
+    """
+    path = Path(path)
+    weights = load_weights(path, key)
+    said = read_metadata(path).get("network_g") if path.suffix == ".safetensors" else None
+    section = json.loads(said) if said else detect_network(weights)
+    if section is not None:
+        net = build_network(section)
+        try:
+            net.load_state_dict(weights)
+            return net.eval()
+        except RuntimeError as error:
+            if said:
+                raise CheckpointError(_misfit(net, weights, path)) from error
+    return _from_spandrel(weights, path)
+
+
+class SpandrelNetwork(nn.Module):
+    """A network that Spandrel recognised, with the padding that it needs; for inference."""
+
+    def __init__(self, descriptor: Any) -> None:
+        super().__init__()
+        self.model = descriptor.model
+        self.descriptor = descriptor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, h, w) in [0, 1] -> (B, 3, s*h, s*w) in [0, 1]."""
+        return self.descriptor(x)
+
+
+def _from_spandrel(weights: dict[str, Tensor], path: Path) -> nn.Module:
+    from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
+
+    try:
+        descriptor = ModelLoader(torch.device("cpu")).load_from_state_dict(weights)
+    except UnsupportedModelError as error:
+        raise CheckpointError(f"{path}: no known network has these weights.") from error
+    if not isinstance(descriptor, ImageModelDescriptor) or (descriptor.input_channels, descriptor.output_channels) != (3, 3):
+        raise CheckpointError(f"{path}: {descriptor.architecture.name} is not a network from RGB images to RGB images.")
+    return SpandrelNetwork(descriptor).eval()
 
 
 def save_weights(path: Path | str, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

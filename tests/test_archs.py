@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from sr_iqa.archs import build_network, resolve_network
 from sr_iqa.archs.basicsr_bridge import basicsr_archs
 from sr_iqa.archs.discriminators import advance_spectral_norm, held_spectral_norm
-from sr_iqa.archs.swinir import shift_mask
+from sr_iqa.archs.swin_block import shift_mask
 from sr_iqa.errors import UsageError
 
 SWINIR = {"embed_dim": 12, "depths": [2, 2], "num_heads": [2, 3], "window_size": 4, "img_size": 8, "mlp_ratio": 2}
