@@ -23,9 +23,6 @@ config_app = typer.Typer(no_args_is_help=True, help="Option files: check, show, 
 for name, group in {"data": data_app, "iqa": iqa_app, "adapter": adapter_app, "config": config_app}.items():
     app.add_typer(group, name=name)
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
-
 OptFile = Annotated[Path, typer.Option("-opt", "--opt", help="The option file (YAML).")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one option; may be repeated.")]
 Split = Annotated[str, typer.Option(help="Which data set of the option file: train or val.")]
@@ -33,11 +30,11 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; by default th
 
 
 def _say(text: str) -> None:
-    out.print(text, markup=False)
+    typer.echo(text)
 
 
 def _warn(text: str) -> None:
-    err.print(text, markup=False)
+    typer.echo(text, err=True)
 
 
 def _load(opt: Path, overrides: list[str] | None) -> Loaded:
@@ -112,7 +109,7 @@ def test(
     device: Device = "auto",
 ) -> None:
     """Evaluate on datasets.val by the multi-GT protocol (docs/evaluation.md)."""
-    from sr_iqa.study.study import run_test
+    from sr_iqa.study.single import run_test
 
     evaluation = run_test(
         _load(opt, set_).options, model=model, outputs=outputs, save_dir=save, json_file=json_file, device=_device(device)
@@ -131,9 +128,10 @@ def infer(
     device: Device = "auto",
 ) -> None:
     """Upscale images."""
-    from sr_iqa.inference import infer_folder, load_for_inference
+    from sr_iqa.inference import infer_folder
+    from sr_iqa.study.single import load_model
 
-    net = load_for_inference(model, adapter=adapter, adapter_scale=scale, device=_device(device))
+    net = load_model(model, adapter=adapter, adapter_scale=scale, device=_device(device))
     _say(f"{infer_folder(net, inputs, output, tile=tile, device=_device(device))} images written to {output}")
 
 
@@ -205,7 +203,7 @@ def data_show(
     set_: Overrides = None,
 ) -> None:
     """Write a picture of training sample n: its LQ, its GTs, and every drawn parameter."""
-    from sr_iqa.study.study import show_sample
+    from sr_iqa.study.single import show_sample
 
     for key, value in show_sample(_load(opt, set_).options, n, output).items():
         _say(f"{key}: {value}")
@@ -241,7 +239,7 @@ def iqa_list(filter_: Annotated[str, typer.Argument(metavar="FILTER", help="Only
             low, high = info.value_range
             row = (info.name, info.mode, better, f"{low:g} .. {high:g}", "yes" if info.differentiable else "no", info.weights, info.needs)
             table.add_row(*row)
-    out.print(table)
+    Console().print(table)
 
 
 @iqa_app.command("fetch")

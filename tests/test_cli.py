@@ -18,8 +18,6 @@ def sr_iqa(monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["sr-iqa", *map(str, arguments)])
-        monkeypatch.setattr(cli, "out", cli.Console(soft_wrap=True, highlight=False))
-        monkeypatch.setattr(cli, "err", cli.Console(stderr=True, soft_wrap=True, highlight=False))
         try:
             cli.main()
             code = 0
