@@ -196,7 +196,7 @@ def _radius(blur: Blur | None) -> int:
 
 def _support(mode: str, ratio: float, target: float) -> float:
     """Reach of a resize in GT pixels, and one target pixel for the rounding of sizes."""
-    taps = 2 / min(ratio, target) if mode == "antialiased" else {"area": 0.0, "bilinear": 1.0, "bicubic": 2.0}[mode] / ratio
+    taps = 2 / min(ratio, target) if mode == "antialiased" else {"area": 1.0, "bilinear": 1.0, "bicubic": 2.0}[mode] / ratio
     return 0.0 if ratio == target else taps + 1 / target
 
 

@@ -1,4 +1,4 @@
-"""Resizing: MATLAB's antialiased imresize, which the field's bicubic benchmarks use, and OpenCV's modes."""
+"""Resizing: MATLAB's antialiased imresize, which the field's bicubic benchmarks use, and the three modes of the blind degradations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-_OPENCV = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+_OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+Taps = tuple[np.ndarray, np.ndarray]
+"""Input positions and their weights, both (taps, output length): output i is the weighted sum over column i."""
 
 
 def resize(image: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
@@ -16,29 +18,41 @@ def resize(image: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
         return image
     if mode == "antialiased":
         return imresize(image, size)
+    if mode == "area":
+        return _separable(image, _area_taps(image.shape[0], size[0]), _area_taps(image.shape[1], size[1]))
     return cv2.resize(image, size[::-1], interpolation=_OPENCV[mode])
 
 
 def imresize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """MATLAB's imresize(..., 'bicubic') with antialiasing, float32 (h, w, c) to `size` = (height, width), neither clipped nor rounded.
+    """MATLAB's imresize(..., 'bicubic') with antialiasing, float32 (h, w, c) to `size` = (height, width), neither clipped nor rounded."""
+    return _separable(image, _bicubic_taps(image.shape[0], size[0]), _bicubic_taps(image.shape[1], size[1]))
 
-    Separable: each output row, then column, is a weighted sum of few input ones. The sum runs over the taps in a fixed order, so that the
-    result does not depend on threads.
-    """
-    rows, row_weights = _taps(image.shape[0], size[0])
-    columns, column_weights = _taps(image.shape[1], size[1])
-    tall = np.zeros((size[0], *image.shape[1:]), np.float32)
-    for row, weight in zip(rows, row_weights, strict=True):
+
+def _separable(image: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
+    """Weighted sums of rows, then of columns, tap by tap in a fixed order: the result does not depend on threads."""
+    image = image.astype(np.float32, copy=False)
+    tall = np.zeros((rows[0].shape[1], *image.shape[1:]), np.float32)
+    for row, weight in zip(*rows, strict=True):
         tall += image[row] * weight[:, None, None]
-    result = np.zeros((*size, image.shape[2]), np.float32)
-    for column, weight in zip(columns, column_weights, strict=True):
+    result = np.zeros((len(tall), columns[0].shape[1], image.shape[2]), np.float32)
+    for column, weight in zip(*columns, strict=True):
         result += tall[:, column] * weight[:, None]
     return result
 
 
 @lru_cache(maxsize=256)
-def _taps(length_in: int, length_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Input positions (taps, length_out) and their weights; positions outside are mirrored, edge included, as MATLAB does."""
+def _area_taps(length_in: int, length_out: int) -> Taps:
+    """The plain mean of every input pixel that an output pixel touches, as torch's `area` (the peers') has it; OpenCV's weights them."""
+    start = np.arange(length_out) * length_in // length_out
+    stop = -(-(np.arange(length_out) + 1) * length_in // length_out)
+    taps = start + np.arange((stop - start).max())[:, None]
+    weights = (taps < stop) / (stop - start)
+    return np.minimum(taps, length_in - 1), weights.astype(np.float32)
+
+
+@lru_cache(maxsize=256)
+def _bicubic_taps(length_in: int, length_out: int) -> Taps:
+    """Keys' cubic, widened where it shrinks; positions outside the image are mirrored, edge included, as MATLAB does."""
     scale = length_out / length_in
     shrink = min(scale, 1.0)
     width = 4 / shrink
