@@ -9,6 +9,7 @@ import yaml
 
 from sr_iqa.check import check
 from sr_iqa.config import load
+from sr_iqa.losses import build_loss
 from sr_iqa.training.trainer import train
 from tests.helpers import make_sets, picture, save
 
@@ -33,12 +34,8 @@ def test_names_the_schema_and_passes_the_check(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_runs_one_step(path, tmp_path, monkeypatch):
-    import torchvision
-
-    from sr_iqa import losses
-
-    monkeypatch.setattr(losses, "vgg_weights", lambda name: torchvision.models.get_model(name, weights=None).state_dict(), raising=True)
+def test_runs_one_step(path, tmp_path, monkeypatch, torch_home):
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
     stand_in = tmp_path / "stand_in.yml"
     stand_in.write_text(yaml.safe_dump(shrink(yaml.safe_load(path.read_text()), tmp_path)))
     loaded = load(stand_in)
@@ -46,12 +43,36 @@ def test_runs_one_step(path, tmp_path, monkeypatch):
     folder = train(loaded.options, quiet=True)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     terms = {key for line in lines for key in line if key.startswith(("l_", "r_"))}
-    wanted = (
-        {"l_pix"} & {"l_pix"}
-        | ({"r_nano"} if loaded.options.train.reward_opt else set())
-        | ({"l_g_gan"} if loaded.options.train.gan_opt else set())
-    )
+    train_options = loaded.options.train
+    wanted = {"l_pix"}
+    wanted |= {"l_percep"} if train_options.perceptual_opt else set()
+    wanted |= {"l_g_gan", "l_d_real"} if train_options.gan_opt else set()
+    wanted |= {"r_nano"} if train_options.reward_opt else set()
     assert wanted <= terms and lines[-1]["step"] == 1
+
+
+@pytest.fixture(scope="module")
+def torch_home(tmp_path_factory):
+    """A torch cache that holds VGG weights with random numbers where the real ones would be."""
+    from torchvision.models import get_model_weights
+    from torchvision.models.vgg import cfgs, make_layers
+
+    home = tmp_path_factory.mktemp("torch_home")
+    (home / "hub" / "checkpoints").mkdir(parents=True)
+    for name, config in (("vgg11", "A"), ("vgg19", "E")):
+        file = get_model_weights(name)["IMAGENET1K_V1"].url.rpartition("/")[2]
+        state = make_layers(cfgs[config], batch_norm=False).state_dict()
+        torch.save({f"features.{key}": value for key, value in state.items()}, home / "hub" / "checkpoints" / file)
+    return home
+
+
+def test_the_perceptual_losses_that_the_files_name_exist(torch_home, monkeypatch):
+    """The stand-ins above have a smaller VGG; the files' own blocks are built here, equal ones once."""
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
+    blocks = [load(path).options.train.perceptual_opt for path in FILES]
+    different = {json.dumps(block.model_dump(), sort_keys=True): block for block in blocks if block}
+    image = torch.rand(1, 3, 32, 32)
+    assert different and all(build_loss("perceptual", block)(image, 1 - image) > 0 for block in different.values())
 
 
 def shrink(options, folder):
@@ -62,6 +83,8 @@ def shrink(options, folder):
         network = options.get(section)
         if network:
             network.update(NETWORKS.get(network["type"], {"num_feat": 4}))
+    if "perceptual_opt" in options["train"]:
+        options["train"]["perceptual_opt"].update(vgg_type="vgg11", layer_weights={"conv1_1": 1.0})
     options.setdefault("path", {}).pop("pretrain_network_g", None)
     options["path"]["experiments_root"] = str(folder / "experiments")
     for part in ("train", "val"):
