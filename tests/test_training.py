@@ -71,7 +71,7 @@ def test_a_plain_run_learns_and_leaves_its_folder(root):
     checked = {line["step"]: line["val"] for line in lines(folder) if "val" in line}
     assert list(checked) == [0, *range(3, 31, 3)]
     assert checked[30]["psnr_original"] > checked[0]["psnr_original"]
-    assert cv2.imread(str(folder / "visualization" / "30.png")).shape == (780, 780, 3)
+    assert cv2.imread(str(folder / "visualization" / "30.png")).shape == (3 * 52, 3 * 52, 3)
     assert json.loads((folder / "status.json").read_text())["state"] == "done"
     start = json.loads((folder / "versions.json").read_text())[0]
     assert start["packages"]["torch"] == torch.__version__.split("+")[0] and start["processes"] == 1
@@ -265,6 +265,17 @@ def test_reward_moves_only_the_adapter_and_raises_q(root, base):
     assert not all(torch.equal(value, saved[f"base_model.model.{name.replace('.default', '')}"]) for name, value in live.items())
 
 
+def test_gradients_reach_b_at_step_0_and_a_at_step_1(root, base):
+    made, meter = built(root, "reach", {"path": {"pretrain_network_g": str(base)}, "lora": {"rank": 2}})
+    for expected in ({"lora_B"}, {"lora_A", "lora_B"}):
+        made.generator.model(torch.rand(1, 3, 16, 16)).square().sum().backward()
+        named = made.generator.net.named_parameters()
+        alive = {kind for name, p in named for kind in ("lora_A", "lora_B") if kind in name and p.grad.any()}
+        assert alive == expected
+        made.generator.optimizer.zero_grad()
+        train_step(made, [one_batch(made)], meter)
+
+
 def test_gradient_check_of_adapters():
     net = torch.nn.ModuleDict({"lora_A": torch.nn.Linear(2, 2, bias=False), "lora_B": torch.nn.Linear(2, 2, bias=False)})
     torch.nn.init.zeros_(net["lora_B"].weight)
@@ -330,6 +341,14 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(root, chan
     with pytest.raises(UserError, match=message):
         run(root, "refused", changes)
     assert not (root / "runs" / "refused").exists()
+
+
+def test_deterministic_kernels_are_asked_for_and_the_setting_is_given_back(root, monkeypatch):
+    seen = []
+    original = trainer.train_step
+    monkeypatch.setattr(trainer, "train_step", lambda *a: (seen.append(torch.are_deterministic_algorithms_enabled()), original(*a)))
+    run(root, "deterministic", GAN, {"deterministic": True}, SHORT)
+    assert seen == [True, True] and not torch.are_deterministic_algorithms_enabled()
 
 
 def test_tensorboard_gets_scalars_and_pictures(root):

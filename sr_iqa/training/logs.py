@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from ..atomic import atomic_write
 from ..distributed import is_main
@@ -64,11 +65,10 @@ class Logs:
         self._step = start
         self._console = Console(file=sys.stderr, quiet=quiet or not is_main(), soft_wrap=True, highlight=False)
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[news]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.description} {task.completed}/{task.total}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=12),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[news]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=self._console,
             disable=quiet or not is_main() or not self._console.is_terminal,
         )
@@ -109,7 +109,7 @@ class Logs:
         self._append({"step": step, **values, "chosen": reading.chosen})
         self._accelerator.log(values, step=step)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in list(reading.means.items())[:SHOWN_LOSSES])
-        news = f"{shown}  {speed['it_s']:.2f} it/s  data {speed['data_share']:.0%}"
+        news = f"{speed['it_s']:.2f} it/s  data {speed['data_share']:.0%}  {shown}"
         self._progress.update(self._task, news=news)
         if not self._console.is_terminal:
             left = timedelta(seconds=round((self._total - step) / max(speed["it_s"], 1e-9)))

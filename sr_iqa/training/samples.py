@@ -15,7 +15,7 @@ from ..inference import upscale
 from ..modes import eval_mode
 
 ROWS = 3
-SIDE = 256
+LARGEST = 256
 GAP = 4
 
 
@@ -29,15 +29,15 @@ def sample_sheet(net: nn.Module, data: DataOptions, scale: int, tile: int) -> np
         lq = low_quality(reader, i, data, scale)
         with eval_mode(net), torch.no_grad():
             sr = to_uint8(upscale(net, to_tensor(lq)[None].to(device), tile=tile)[0])
-        enlarged = lq.repeat(scale, axis=0).repeat(scale, axis=1)
-        rows.append(np.concatenate([_tile(image) for image in (enlarged, sr, reader.image(i, 0))], axis=1))
-    return np.concatenate(rows, axis=0)
+        rows.append((lq.repeat(scale, axis=0).repeat(scale, axis=1), sr, reader.image(i, 0)))
+    side = min(LARGEST, max(max(original.shape[:2]) for _, _, original in rows))
+    return np.concatenate([np.concatenate([_middle(image, side) for image in row], axis=1) for row in rows])
 
 
-def _tile(image: np.ndarray) -> np.ndarray:
-    """The middle SIDE x SIDE pixels (h, w, 3), on white where the image is smaller, with a margin."""
-    height, width = min(SIDE, image.shape[0]), min(SIDE, image.shape[1])
+def _middle(image: np.ndarray, side: int) -> np.ndarray:
+    """The middle side x side pixels of (h, w, 3), white where the image is smaller, with a margin."""
+    height, width = min(side, image.shape[0]), min(side, image.shape[1])
     y, x = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    tile = np.full((SIDE + GAP, SIDE + GAP, 3), 255, np.uint8)
+    tile = np.full((side + GAP, side + GAP, 3), 255, np.uint8)
     tile[:height, :width] = image[y : y + height, x : x + width]
     return tile
