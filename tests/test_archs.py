@@ -96,9 +96,15 @@ def test_swinir_in_training_draws_what_basicsr_draws():
 
 
 @pytest.mark.parametrize(
-    ("upsampler", "scale"), [("nearest+conv", 2), ("nearest+conv", 8), ("pixelshuffle", 3), ("pixelshuffledirect", 4), ("", 1)]
+    ("upsampler", "scale", "size"),
+    [
+        ("nearest+conv", 2, (9, 14)),
+        ("nearest+conv", 8, (5, 6)),
+        ("pixelshuffle", 3, (17, 5)),
+        ("pixelshuffledirect", 4, (13, 7)),
+        ("", 1, (9, 14)),
+    ],
 )
-@pytest.mark.parametrize("size", [(9, 14), (17, 5)])
 def test_swinir_on_odd_sizes_equals_spandrel(upsampler, scale, size):
     from spandrel.architectures.SwinIR import SwinIR
 
