@@ -8,6 +8,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from sr_iqa.errors import UserError
@@ -56,7 +57,7 @@ def noisy(x, sigma=0.05):
     return ((x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1) * 255).round() / 255
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def musiq():
     return create_metric("musiq", random_weights=True)
 
@@ -123,7 +124,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ssimc", "cw_ssi
 
 @pytest.mark.parametrize("name", ["psnr", "psnry", "ssim", "ms_ssim", "gmsd", "nlpd", "dmm", *SLOW])
 def test_direction_more_noise_is_worse(name):
-    x = images(1, size=192)
+    x = images(1, size={"ms_ssim": 192, "dmm": 128}.get(name, 96))
     metric = create_metric(name, random_weights=bool(metric_info(name).files))
     with torch.no_grad():
         scores = [metric.signed(noisy(x, sigma), x).item() for sigma in (0.02, 0.1)]
@@ -178,7 +179,7 @@ def test_lower_is_better_is_negated_and_only_that():
     assert torch.equal(psnr.signed(noisy(x), x), psnr(noisy(x), x))
 
 
-@pytest.mark.parametrize("name", ["psnr", "ssimc", "niqe", "piqe", "musiq"])
+@pytest.mark.parametrize("name", ["psnr", "ssimc", "niqe", "piqe", pytest.param("musiq", marks=pytest.mark.slow)])
 def test_a_batch_is_its_images(name, musiq):
     metric = musiq if name == "musiq" else create_metric(name)
     x = images(2)
@@ -211,12 +212,12 @@ def test_metrics_of_one_image_are_looped_and_cannot_change_the_input():
     assert torch.equal(x, before)
 
 
-def test_autocast_changes_nothing(musiq):
+def test_autocast_changes_nothing():
     x = images(1, 64)
-    with torch.no_grad():
-        plain = musiq(x)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(musiq(x), plain)
+    learned = create_metric("cnniqa", random_weights=True)
+    plain = learned(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(learned(x), plain)
     assert create_metric("psnr")(x.bfloat16(), x.bfloat16()).dtype == torch.float32
 
 
@@ -240,8 +241,8 @@ def test_wrong_shapes_are_said():
 # ---------------------------------------------------------------- frozen, in eval mode, and without side effects
 
 
-def test_frozen_in_eval_and_out_of_reach():
-    metric = create_metric("musiq", random_weights=True)
+def test_frozen_in_eval_and_out_of_reach(musiq):
+    metric = musiq
 
     class Parent(nn.Module):
         def __init__(self):
@@ -254,9 +255,6 @@ def test_frozen_in_eval_and_out_of_reach():
     x = images(1, 64).requires_grad_(True)
     metric(x).sum().backward()
     assert x.grad.abs().sum() > 0 and all(p.grad is None for p in metric.parameters())
-    metric._net.train()  # what a parent's .train() would do to a child module
-    with pytest.raises(RuntimeError):
-        metric(x)
 
 
 DEEP = [pytest.param(n, marks=pytest.mark.slow) for n in ("nima", "topiq_nr", "liqe", "arniqa", "paq2piq", "lpips", "stlpips", "topiq_fr")]
@@ -282,8 +280,7 @@ def test_building_and_calling_leave_no_trace():
     torch.backends.cudnn.benchmark = True
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     try:
-        with torch.no_grad():
-            create_metric("musiq", random_weights=True)(images(1, 64))
+        create_metric("cnniqa", random_weights=True)(images(1, 64))
         assert torch.backends.cudnn.benchmark
     finally:
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = flags
@@ -308,24 +305,25 @@ def test_missing_weights_name_file_source_and_place(name, caches, no_network):
     assert f"sr-iqa iqa fetch {name}" in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["musiq", "nima", pytest.param("topiq_nr", marks=pytest.mark.slow), "dists"])
+LARGE = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("musiq", "topiq_nr", "hyperiqa", "dbcnn", "maniqa", "paq2piq", "tres", "unique", "dists")
+]
+
+
+@pytest.mark.parametrize("name", ["cnniqa", "paq2piq", *LARGE])
 def test_weights_in_the_caches_are_used_without_backbone_or_network(name, caches, no_network):
-    """nima's and topiq's backbones are absent, but their own files hold all parameters; dists needs its VGG."""
+    """Backbones are absent, but the metrics' own files hold all parameters; dists needs its VGG."""
     random = create_metric(name, random_weights=True)
     for file in metric_info(name).files:
         file.path.parent.mkdir(parents=True, exist_ok=True)
-        state = random._net.state_dict()
         if file.folder == "checkpoints":
-            import torchvision
-
             state = torchvision.models.vgg16().state_dict()
-        torch.save({"params": state} if name != "dists" and name != "musiq" else state, file.path)
+        else:
+            state = {key: value + (0.01 if value.is_floating_point() else 0) for key, value in random._net.state_dict().items()}
+        torch.save(state if name in ("musiq", "dists", "maniqa", "paq2piq", "tres", "unique") else {"params": state}, file.path)
     metric = create_metric(name)
-    x = images(1, 64)
-    if name != "nima":  # it enlarges images to 299 pixels: comparing its parameters is enough
-        with torch.no_grad():
-            assert torch.equal(metric(x, noisy(x)), random(x, noisy(x)))
-    assert all(torch.equal(a, b) for a, b in zip(metric.parameters(), random.parameters(), strict=True))
+    assert all(torch.allclose(a, b + 0.01) for a, b in zip(metric.parameters(), random.parameters(), strict=True))
     assert "weights random" in random.identity and "random" not in metric.identity and "pyiqa 0." in metric.identity
 
 
@@ -339,6 +337,15 @@ def test_a_backbone_that_nothing_fills_is_an_error(caches, no_network):
     torch.save(heads, caches / "LPIPS_v0.1_alex-df73285e.pth")
     with pytest.raises(UserError, match=r"would stay random.*alexnet"):
         build_pyiqa(options)
+
+
+@pytest.mark.parametrize("name", ["stlpips", "msswd", "cnniqa"])
+def test_a_wrong_file_is_not_taken_for_weights(name, caches):
+    """stlpips and msswd load without `strict`, where torch would be silent."""
+    caches.mkdir(parents=True)
+    torch.save({"something": {"else": torch.zeros(1)}}, caches / metric_info(name).files[-1].name)
+    with pytest.raises(UserError, match=f"^{name}"):
+        create_metric(name)
 
 
 class Bomb:

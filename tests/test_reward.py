@@ -56,7 +56,8 @@ def test_half_precision_output_is_scored_in_float32():
 
 def test_musiq_survives_a_parent_in_train_mode_and_stays_out_of_its_state():
     """pyiqa's MUSIQ fails in train mode; as a child module it would be switched to it, saved, averaged and moved by DDP."""
-    rewards = Rewards([create_metric("musiq", random_weights=True)])
+    musiq = create_metric("musiq", random_weights=True)
+    rewards = Rewards([musiq])
 
     class Trainer(nn.Module):
         def __init__(self):
@@ -70,8 +71,10 @@ def test_musiq_survives_a_parent_in_train_mode_and_stays_out_of_its_state():
     score = parent.rewards(parent.net(torch.rand(1, 3, 48, 48)))["musiq"]
     score.sum().backward()
     assert parent.net.weight.grad.abs().sum() > 0
-    check_gradient(rewards, 48)
-    assert all(p.grad is None for p in rewards.metrics["musiq"].parameters())
+    assert all(p.grad is None for p in musiq.parameters())
+    musiq._net.train()  # as if it were a child
+    with pytest.raises(RuntimeError):
+        rewards(torch.rand(1, 3, 48, 48))
 
 
 # ---------------------------------------------------------------- build_rewards

@@ -164,7 +164,14 @@ def _build_pyiqa(info: MetricInfo, weights: Path | None, random_weights: bool) -
     from .pyiqa_bridge import build_pyiqa
 
     options = importlib.import_module("pyiqa.default_model_configs").DEFAULT_CONFIGS[info.name]["metric_opts"]
-    net = build_pyiqa(options, random_weights=random_weights or weights is not None)
+    random_weights = random_weights or weights is not None
+    try:
+        net = build_pyiqa(options, random_weights)
+    except UserError as error:
+        raise UserError(f"{info.name}: {error}") from error
+    except Exception as error:  # whatever a foreign constructor trips over
+        source = "random weights" if random_weights else f"its files ({', '.join(str(file.path) for file in info.files)})"
+        raise UserError(f"{info.name} cannot be built from {source}: {type(error).__name__}: {error}") from error
     if weights is not None:
         _load(net, weights)
     return net

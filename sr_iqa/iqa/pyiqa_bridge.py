@@ -131,9 +131,11 @@ class _Loads:
     def fill(self, module: nn.Module, state: Any, strict: bool = True, *args: Any, **kwargs: Any) -> Any:
         """In place of Module.load_state_dict."""
         tensors = module.state_dict(keep_vars=True)
-        if isinstance(state, _Absent):
+        if len(state) == 0:  # an absent file; pyiqa may have copied it into a plain dict
             self.unfilled |= {id(t): t for t in tensors.values()}
             return None
+        if not tensors.keys() & state.keys():  # without `strict`, torch would say nothing
+            raise UserError(f"the weight file holds none of the parameters of {type(module).__name__}: it is not the right file")
         result = self._fill(module, state, strict, *args, **kwargs)
         for name in tensors.keys() - set(result.missing_keys):
             self.unfilled.pop(id(tensors[name]), None)
