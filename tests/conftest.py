@@ -13,4 +13,4 @@ def seeded():
     """Every test starts from the same global random state; nothing may depend on it in library code."""
     np.random.seed(0)
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
