@@ -36,6 +36,8 @@ CLIP_LOADERS = (
     ("clip.clip", "clip.model:CLIP"),
 )
 """Modules with a CLIP loader of their own, and the network each builds."""
+DOWNLOADERS = ("torch.hub", "pyiqa.utils.download_util", "timm.models._hub", "facexlib.utils.misc")
+"""Modules that fetch with a `download_url_to_file` of their own."""
 ARNIQA_FEATURES = 4096
 """Inputs of ARNIQA's regressor, a linear layer that exists only as a TorchScript file: needed only for random weights."""
 
@@ -52,6 +54,7 @@ def build_pyiqa(options: dict[str, Any], random_weights: bool = False) -> nn.Mod
         networks = importlib.import_module("pyiqa.archs")
         for module in ("clip_model", "afineclip_model", "clip_imports", "liqe_arch"):
             importlib.import_module(f"pyiqa.archs.{module}")
+        networks._lazy_import_arch(options["type"])  # a module first imported during the build would keep the replacements for good
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         loads = _RandomLoads(Path(folder)) if random_weights else _Loads()
@@ -94,18 +97,19 @@ class _Loads:
         self.unfilled: dict[int, Tensor] = {}
         self._torch_load = torch.load
         self._fill = nn.Module.load_state_dict
+        self._load_backbone = importlib.import_module("timm.models._builder").load_pretrained
 
     def replacements(self) -> list[Replacement]:
         """What to set where while a network is being built."""
         modules = sys.modules
+        fetching = [modules[name] for name in DOWNLOADERS if name in modules]
         return [
             (torch, "load", self.read),
-            (torch.hub, "download_url_to_file", self.download),
             (nn.Module, "load_state_dict", lambda module, *args, **kwargs: self.fill(module, *args, **kwargs)),
-            (modules["pyiqa.utils.download_util"], "download_url_to_file", self.download),
+            *((module, "download_url_to_file", self.download) for module in fetching),
             (modules["pyiqa.utils.download_util"], "DEFAULT_CACHE_DIR", str(cache_folder("pyiqa"))),
             (modules["pyiqa.archs.liqe_arch"], "DEFAULT_CACHE_DIR", str(cache_folder("pyiqa"))),
-            (importlib.import_module("timm.models._builder"), "load_pretrained", self.skip_backbone),
+            (importlib.import_module("timm.models._builder"), "load_pretrained", self.load_backbone),
             (importlib.import_module("urllib.request"), "urlopen", self.refuse),
             (importlib.import_module("huggingface_hub.constants"), "HF_HUB_OFFLINE", True),
         ]
@@ -141,9 +145,12 @@ class _Loads:
             self.unfilled.pop(id(tensors[name]), None)
         return result
 
-    def skip_backbone(self, model: nn.Module, *_: Any, **__: Any) -> None:
-        """In place of timm's load_pretrained: such backbones are overwritten by the metric's own weights, or are an error."""
-        self.fill(model, _Absent())
+    def load_backbone(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+        """In place of timm's load_pretrained: from Hugging Face's cache, or not at all."""
+        try:
+            self._load_backbone(model, *args, **kwargs)
+        except Exception:  # not in the cache; an error only if nothing fills these parameters later
+            self.fill(model, _Absent())
 
     def check_filled(self, net: nn.Module) -> None:
         """Refuse a network of which some parameters would be random."""
@@ -185,6 +192,9 @@ class _RandomLoads(_Loads):
 
     def read(self, file: Any, *_: Any, **__: Any) -> Any:
         return _Absent()
+
+    def load_backbone(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+        pass
 
     def read_script(self, file: Any, *_: Any, **__: Any) -> nn.Module:
         """In place of torch.jit.load: ARNIQA passes a path; CLIP an open file, for which there is a second way, torch.load."""
