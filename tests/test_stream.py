@@ -1,4 +1,6 @@
 import multiprocessing
+import subprocess
+import sys
 from itertools import islice
 
 import numpy as np
@@ -287,3 +289,32 @@ def test_the_sheet_shows_the_sample(root, strategy):
     for tile, gt in zip(tiles[1:], sample["gts"], strict=True):
         assert np.array_equal(tile[::7, ::7], gt.permute(1, 2, 0).numpy())
     assert (sheet[side:] < 128).any()  # captions
+
+
+HOLD_AND_EXIT = """
+import os, signal, sys, time
+from multiprocessing import active_children
+from pathlib import Path
+from sr_iqa.data.stream import train_loader
+from tests.test_stream import data_options, make_stream
+
+batches = train_loader(make_stream(data_options(Path(sys.argv[1]))), batch_size=2, workers=1)
+next(batches)
+workers = active_children()
+assert len(workers) == 1
+if os.fork() == 0:  # a stranger signals the worker, as a batch system signals all processes of a job
+    os.kill(workers[0].pid, signal.SIGTERM)
+    os.kill(workers[0].pid, signal.SIGINT)
+    os._exit(0)
+os.wait()
+time.sleep(0.3)
+for _ in range(5):
+    next(batches)
+print("alive", flush=True)
+"""
+
+
+def test_workers_outlive_signals_to_the_group_and_leave_with_their_parent(root):
+    """The script ends with a live iterator: the interpreter must not wait for workers that ignore its request to leave."""
+    done = subprocess.run([sys.executable, "-c", HOLD_AND_EXIT, str(root)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

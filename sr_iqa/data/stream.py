@@ -6,10 +6,13 @@ purpose (the GT choice, say) share all others. Each epoch is a permutation of th
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Thread
 from typing import Any
 
 import cv2
@@ -300,7 +303,16 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _init_worker(_: int) -> None:
-    """Workers leave the cores to each other, and signals to the training process: it still wants batches to finish its step."""
+    """Workers leave the cores to each other. Stop signals to the whole group are for the training process, which still wants batches to
+    finish its step: workers leave when their parent asks them to."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        Thread(target=_leave_when_asked, args=(os.getppid(),), daemon=True).start()
+
+
+def _leave_when_asked(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
