@@ -173,6 +173,7 @@ def test_the_averaged_network_is_lent_and_given_back(root):
         assert "forward" not in vars(net)
     assert moved(before, inside) and not moved(before, made.generator.net.state_dict())
     assert "forward" in vars(made.generator.net)
+    assert any(isinstance(module, ExactConv2d) for module in made.generator.net.modules())
 
 
 def test_gradients_are_clipped(root):

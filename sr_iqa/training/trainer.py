@@ -102,7 +102,7 @@ def loop(run: Run, meter: Meter, folder: RunFolder, logs: Logs, stop: Stop) -> N
                     validate(run, folder, logs, judges, stop)
     except StopRequested:
         save(run, meter, folder)
-        logs.event(f"stopped by a signal after step {run.step}; the same command goes on from there")
+        logs.event(f"stopped after step {run.step}, everything is saved; the same command goes on from there")
         raise SystemExit(stop.exit_code) from None
 
 
