@@ -42,4 +42,3 @@ def test_nothing_imports_up_the_house():
         if room != "__init__":
             wrong += [f"{path}:{line} imports {other}" for line, other in imports(path) if ROOMS.index(other) < ROOMS.index(room)]
     assert not wrong, "\n".join(wrong)
-
