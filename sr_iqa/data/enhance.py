@@ -1,7 +1,8 @@
-"""Four classical enhancers for the demo's photos, each good in some regions and worse in others.
+"""Four classical enhancers for the demo's photos, each strong in the regions that it is made for and timid elsewhere.
 
-All take and return an RGB float32 image (h, w, 3) in [0, 1], work on the luma (BT.601) and carry its change to the three
-channels, so that colours stay. The radii fit photos enlarged twice (demo.py): structures of 2-5 pixels.
+As in photo editing, every tool works through a mask drawn from the photo: strong edges, shadows or highlights. So their quality differs
+by region, and where a mask lets too much through, a tool overdoes it. All take and return an RGB float32 image (h, w, 3) in [0, 1],
+work on the luma (BT.601) and carry its change to the three channels, so that colours stay. The radii fit photos enlarged twice (demo.py).
 """
 
 from __future__ import annotations
@@ -42,38 +43,63 @@ def _replace_luma(rgb: Image, old: Image, new: Image) -> Image:
     return np.clip(rgb + (new - old)[..., None], 0, 1).astype(np.float32)
 
 
-def deconvolve(rgb: Image, sigma: float = 1.7, iterations: int = 14) -> Image:
-    """Richardson-Lucy deconvolution of a Gaussian blur: crisp edges, but grain in flat regions and ringing beside strong edges."""
-    y = luma(rgb)
+def smoothstep(x: Image, low: float, high: float) -> Image:
+    """0 below `low`, 1 above `high`, smooth between."""
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def edge_mask(y: Image) -> Image:
+    """1 near strong edges, 0 in flat regions and faint texture."""
+    smooth = blur(y, 1)
+    steepness = np.hypot(cv2.Sobel(smooth, -1, 1, 0), cv2.Sobel(smooth, -1, 0, 1)) / 8
+    return smoothstep(blur(steepness, 8), 0.008, 0.03)
+
+
+def shadow_mask(y: Image) -> Image:
+    """1 in dark regions, 0 in bright ones."""
+    return 1 - smoothstep(blur(y, 12), 0.2, 0.6)
+
+
+def richardson_lucy(y: Image, sigma: float, iterations: int) -> Image:
+    """Deconvolution of a Gaussian blur of width sigma (px)."""
     observed = np.maximum(y, 1e-3)
     estimate = observed.copy()
     for _ in range(iterations):
         estimate *= blur(observed / np.maximum(blur(estimate, sigma), 1e-3), sigma)
-    return _replace_luma(rgb, y, estimate)
+    return estimate
 
 
-def unsharp(rgb: Image, sigma: float = 2.2, amount: float = 2.0) -> Image:
-    """A strong unsharp mask: lifts soft regions, and overdoes it with bright and dark halos where edges are strong already."""
+def deconvolve(rgb: Image) -> Image:
+    """Richardson-Lucy through the edge mask: crisp contours, soft texture; beside the strongest edges it rings."""
     y = luma(rgb)
-    return _replace_luma(rgb, y, y + amount * (y - blur(y, sigma)))
+    return _replace_luma(rgb, y, y + (0.15 + 0.85 * edge_mask(y)) * (richardson_lucy(y, 1.6, 12) - y))
 
 
-def local_contrast(rgb: Image, clip: float = 2.0, tiles: int = 8, amount: float = 0.9) -> Image:
-    """CLAHE and a mild unsharp mask: opens dark and hazy regions, and stretches the noise of smooth ones."""
+def unsharp(rgb: Image) -> Image:
+    """A wide, strong unsharp mask on the highlights: clear in soft bright regions, overdone (halos, grain) on contrasty ones."""
     y = luma(rgb)
-    clahe = cv2.createCLAHE(clipLimit=clip, tileGridSize=(tiles, tiles))
+    amount = 0.2 + 2.3 * (1 - shadow_mask(y))
+    return _replace_luma(rgb, y, y + amount * (y - blur(y, 2.4)))
+
+
+def local_contrast(rgb: Image) -> Image:
+    """CLAHE and a mild unsharp mask in the shadows: opens dark regions, lifts their noise too, and leaves bright ones as they are."""
+    y = luma(rgb)
     levels = np.clip(y * 65535, 0, 65535).astype(np.uint16)
-    equalised = clahe.apply(levels).astype(np.float32) / 65535
-    mixed = 0.5 * y + 0.5 * equalised
-    return _replace_luma(rgb, y, mixed + amount * (mixed - blur(mixed, 1.5)))
+    equalised = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(levels).astype(np.float32) / 65535
+    sharp = y + 0.25 * (equalised - y)
+    sharp = sharp + 1.2 * (sharp - blur(sharp, 2.0))
+    return _replace_luma(rgb, y, y + (0.15 + 0.85 * shadow_mask(y)) * (sharp - y))
 
 
-def boost_detail(rgb: Image, amount: float = 2.2) -> Image:
-    """Edge-preserving denoising, then fine detail boosted: rich texture and clean flats, but strong edges stay soft."""
+def boost_detail(rgb: Image) -> Image:
+    """Edge-preserving denoising, then detail boosted away from edges: rich texture and clean flats, but contours stay soft."""
     y = luma(rgb)
-    clean = guided_smooth(y, radius=2, eps=2e-4)
-    base = guided_smooth(clean, radius=6, eps=6e-3)
-    return _replace_luma(rgb, y, base + (1 + amount) * (clean - base))
+    clean = guided_smooth(y, radius=2, eps=1e-4)
+    fine = richardson_lucy(clean, 1.0, 10)
+    detail = fine - guided_smooth(clean, radius=6, eps=6e-3)
+    return _replace_luma(rgb, y, clean + (0.1 + 0.9 * (1 - edge_mask(y))) * (fine - clean + 1.2 * detail))
 
 
 ENHANCERS: dict[str, Callable[[Image], Image]] = {
