@@ -232,7 +232,7 @@ def iqa_list(filter_: Annotated[str, typer.Argument(metavar="FILTER", help="Only
 
     table = Table(box=None, header_style="bold")
     for column in ("name", "mode", "better", "range", "differentiable", "weights", "needs"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=column == "name", overflow="fold")
     for info in list_metrics():
         if filter_ in info.name:
             better = "lower" if info.lower_better else "higher"

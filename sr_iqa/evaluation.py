@@ -44,12 +44,14 @@ def evaluate(
     tile: int = 0,
     save_dir: Path | None = None,
     max_images: int | None = None,
+    reader: Reader | None = None,
 ) -> Evaluation:
     """Runs `net` (on its own device) over the sets of `data` and scores its outputs.
 
     The LQ is the given one, or synthesised from the original with a seed that depends on nothing but the set's name. Outputs are rounded
     to 8 bit, as a saved PNG is, before any metric sees them; with save_dir they are written there as <set>.png.
-    Under a launch every process takes its share of the images and all return the same result.
+    Under a launch every process takes its share of the images and all return the same result. Whoever evaluates again and again gives
+    the `reader` that load_sets(data) returned, so that the images of a folder are checked only once.
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
 
@@ -61,7 +63,7 @@ def evaluate(
         return image
 
     source = {"data": data.name or str(data.dataroot_gt), "lq": _lq_source(data)}
-    return _evaluate(output, data, metrics, scale, crop_border, max_images, device, source)
+    return _evaluate(output, reader or load_sets(data)[0], metrics, scale, crop_border, max_images, device, source)
 
 
 def evaluate_folder(
@@ -83,7 +85,7 @@ def evaluate_folder(
         return read_image(_output_file(reader.sets[i].name, files, outputs))
 
     source = {"data": data.name or str(data.dataroot_gt), "outputs": str(outputs)}
-    return _evaluate(output, data, metrics, scale, crop_border, max_images, torch.device(device), source)
+    return _evaluate(output, load_sets(data)[0], metrics, scale, crop_border, max_images, torch.device(device), source)
 
 
 def gold_standard(
@@ -172,7 +174,7 @@ def _columns(judges: Sequence[Metric | _Grid], crop_border: int) -> dict[str, Co
 
 def _evaluate(
     output: Output,
-    data: DataOptions,
+    reader: Reader,
     metrics: Sequence[str | Metric],
     scale: int,
     crop_border: int,
@@ -180,8 +182,7 @@ def _evaluate(
     device: Device,
     source: dict[str, str],
 ) -> Evaluation:
-    reader, sets = load_sets(data)
-    sets = sets[:max_images]
+    sets = reader.sets[:max_images]
     judges = _judges(metrics, scale, device)
     found = [(i, _score_output(output(reader, i), reader, i, judges, crop_border, device)) for i in share(len(sets))]
     rows = dict(gather_objects(found))

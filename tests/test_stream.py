@@ -199,6 +199,8 @@ def test_negatives_for_the_pos_neg_loss(tmp_path):
         assert {key: sample[key] for key in ("lq", "gts")}.keys() and torch.equal(sample["gts"], plain[n]["gts"])
         if plan.index == 0:
             seen.add(plan.negative)
+            gt_set = stream.reader.sets[plan.index]
+            assert sample["agreements"].tolist() == [1.0, *(gt_set.agreement(k) for k in range(1, len(gt_set.paths)))]
             assert float(sample["agreement"]) == 1 and not torch.equal(sample["negative"], sample["original"])
         else:
             assert plan.negative is None and float(sample["agreement"]) == 0 and torch.equal(sample["negative"], sample["original"])

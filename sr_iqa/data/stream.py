@@ -70,8 +70,9 @@ class Plan:
 class TrainStream(Dataset[dict[str, Tensor]]):
     """Sample n >= 0 -> {lq (3, h, w), gts (M, 3, H, W), member, n}, images uint8 RGB; M = 1, or K + 1 for online strategies.
 
-    With `needs_negative` also original, negative (3, H, W) and agreement, the share of annotators behind the negative label (0 where the
-    set has no negative; the negative is then the original). `scores` is (sets of the reader, K + 1), signed.
+    With `needs_negative` also original, negative (3, H, W), agreement, the share of annotators behind the negative label (0 where the set
+    has no negative; the negative is then the original), and agreements (K + 1,), the same share for every GT's own label (the original: 1).
+    `scores` is (sets of the reader, K + 1), signed.
     Raises UserError at once for images that are smaller than the crop, LQs of a wrong size, and scores that are no numbers.
     """
 
@@ -180,6 +181,8 @@ class TrainStream(Dataset[dict[str, Tensor]]):
         if self.needs_negative:
             sample["original"], sample["negative"] = crops[0], crops[negative]
             sample["agreement"] = torch.tensor(gt_set.agreement(negative) if negative else 0.0, dtype=torch.float32)
+            shares = [1.0, *(gt_set.agreement(member) for member in range(1, len(gt_set.paths)))]
+            sample["agreements"] = torch.tensor(shares, dtype=torch.float32)
         return sample
 
     def render(self, plan: Plan, members: Iterable[int]) -> dict[Member, np.ndarray]:

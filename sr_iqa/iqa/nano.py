@@ -8,55 +8,79 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LAYERS = ((3, 24, 5, 2), (24, 32, 3, 2), (32, 56, 3, 1), (56, 64, 3, 1), (64, 96, 3, 2), (96, 96, 3, 1))
-"""The convolutions, in order: input channels, output channels, kernel size, stride. One location of the last covers 8 x 8 pixels."""
+FILTERS, FILTER_PX = 32, 5
+LAYERS = ((2 * FILTERS, 32, 2), (32, 56, 1), (56, 64, 1), (64, 96, 2), (96, 96, 1))
+"""The 3 x 3 convolutions after the filters: input channels, output channels, stride. One location of the last covers 8 x 8 pixels."""
+FILTER_GAIN = 32.0
+"""A contrast of about 1/16 gives a response of 1, where log(1 + |response|) turns from a line into a logarithm."""
+COLOUR_GAIN = 3.0
 SMALLEST_PX = 16
 LEAST_WEIGHT = 0.1
-"""Weight of the least important location relative to at most 1 + this: no location can buy the whole score."""
+"""Weight of the least important location, when the most important has 1 + this: no location can buy the whole score."""
 
 
 class Nano(nn.Module):
     """(N, 3, H, W) RGB in [0, 1], H and W at least 16 -> (N,) in 0..100, higher is better.
 
-    Six convolutions and a head. There is no normalisation layer: it would erase the amplitude of edges and noise, which is the very
-    thing to judge. Each location has a bounded quality (sigmoid) and a bounded weight, so no pattern can push the score without limit.
-    The first activation is asinh, nearly a logarithm of contrast: quality is about ratios of contrast between scales. The others are
-    SiLU rather than ReLU: no kinks in the gradient for a reward to sit in.
+    Filters that start as a whitened DCT, their responses on a logarithmic scale with and without sign, five convolutions and a head.
+    There is no normalisation layer: it would erase the amplitude of edges and noise, which is the very thing to judge.
+    Each location has a bounded quality (sigmoid) and a bounded weight, so no pattern can push the score without limit.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, k, s, k // 2) for i, o, k, s in LAYERS)
+        self.filters = nn.Conv2d(3, FILTERS, FILTER_PX, 2, FILTER_PX // 2)
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, s, 1) for i, o, s in LAYERS)
         self.head = nn.Conv2d(LAYERS[-1][1], 2, 1)
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # torch's default lets the signal fade without normalisation
             nn.init.zeros_(conv.bias)
-        with torch.no_grad():  # start from filters that see differences, not brightness
-            self.convs[0].weight -= self.convs[0].weight.mean((1, 2, 3), keepdim=True)
-            self.convs[0].weight *= 4
+        with torch.no_grad():
+            self.filters.weight.copy_(whitened_dct(FILTERS, FILTER_PX))
+            nn.init.zeros_(self.filters.bias)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Activations after every convolution, at strides 2, 4, 4, 4, 8, 8; for a feature loss.
+        """Activations after the filters and every convolution, at strides 2, 4, 4, 4, 8, 8; for a feature loss.
 
         Raises ValueError for images smaller than 16 px.
         """
         if min(x.shape[-2:]) < SMALLEST_PX:
             raise ValueError(f"nano needs images of at least {SMALLEST_PX} x {SMALLEST_PX} px, got {tuple(x.shape[-2:])}")
-        x = (4 * x - 2).contiguous(memory_format=torch.channels_last)
-        activations = []
+        response = self.filters((x - 0.5).contiguous(memory_format=torch.channels_last))
+        contrast = response.abs().log1p()  # quality is about ratios of contrast between scales
+        activations = [torch.cat([contrast.copysign(response), contrast], 1)]
         for conv in self.convs:
-            x = F.silu(conv(x)) if activations else conv(x).asinh()
-            activations.append(x)
+            activations.append(F.silu(conv(activations[-1])))
         return activations
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Quality in 0..1 and weight of every location, (N, ceil(H / 8), ceil(W / 8)) each; location (i, j) is centred at pixel (8i, 8j)."""
+        """Quality in 0..1 and weight of every location, (N, ceil(H / 8), ceil(W / 8)) each; location (i, j) is centred at (8i, 8j) px."""
         quality, importance = self.head(self.features(x)[-1]).float().unbind(1)
         return quality.sigmoid(), LEAST_WEIGHT + importance.sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         quality, weight = self.maps(x)
         return 100 * (weight * quality).sum((1, 2)) / weight.sum((1, 2))
+
+
+def whitened_dct(count: int, size: int) -> Tensor:
+    """`count` filters (count, 3, size, size): the size^2 - 1 DCT patterns without the flat one on gray, then some on random colours.
+
+    Gains grow with frequency as the contrast of photos falls, so all responses start alike. From random filters, whose responses are
+    mostly coarse gradients, training is several times slower.
+    """
+    n = torch.arange(size) + 0.5
+    frequencies = [(u, v) for u in range(size) for v in range(size) if u + v > 0]
+    waves = [torch.outer(torch.cos(torch.pi * u * n / size), torch.cos(torch.pi * v * n / size)) for u, v in frequencies]
+    patterns = torch.stack(
+        [wave / wave.square().mean().sqrt() * (u * u + v * v) ** 0.5 for wave, (u, v) in zip(waves, frequencies, strict=True)]
+    )
+    extra = count - len(patterns)
+    colours = torch.randn(extra, 3, generator=torch.Generator().manual_seed(0))
+    colours = COLOUR_GAIN * (colours - colours.mean(1, keepdim=True))
+    chosen = torch.arange(len(patterns) - 1, 0, -3)[:extra]
+    gray = patterns[:, None].expand(-1, 3, -1, -1) / 3
+    return FILTER_GAIN / size**2 * torch.cat([gray, patterns[chosen][:, None] * colours[:, :, None, None]])
 
 
 def load_nano(path: Path | None = None) -> Nano:

@@ -57,7 +57,7 @@ class Objective:
 
     supervised: dict[str, Callable[[Tensor, Tensor], Tensor]]
     """Log name -> loss(sr, gt), weighted."""
-    negative: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None
+    negative: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None
     rewards: Rewards | None
 
 

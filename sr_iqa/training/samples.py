@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from ..config.models import DataOptions
-from ..data.sets import find_sets
-from ..data.store import open_reader
+from ..data.store import Reader
 from ..evaluation import low_quality
 from ..images import to_tensor, to_uint8
 from ..inference import upscale
@@ -19,13 +18,11 @@ LARGEST = 256
 GAP = 4
 
 
-def sample_sheet(net: nn.Module, data: DataOptions, scale: int, tile: int) -> np.ndarray:
-    """uint8 (H, W, 3) RGB: the middle of the first sets; columns: LQ (pixels repeated), output, original."""
-    sets = find_sets(data)
-    reader = open_reader(data, sets)
+def sample_sheet(net: nn.Module, reader: Reader, data: DataOptions, scale: int, tile: int) -> np.ndarray:
+    """uint8 (H, W, 3) RGB: the middle of the reader's first sets; columns: LQ (pixels repeated), output, original."""
     device = next(net.parameters()).device
     rows = []
-    for i in range(min(ROWS, len(sets))):
+    for i in range(min(ROWS, len(reader.sets))):
         lq = low_quality(reader, i, data, scale)
         with eval_mode(net), torch.no_grad():
             sr = to_uint8(upscale(net, to_tensor(lq)[None].to(device), tile=tile)[0])

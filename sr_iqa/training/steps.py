@@ -22,7 +22,7 @@ from .schedules import generator_learns, learning_rate, reward_weight
 
 Batch = dict[str, Tensor]
 """lq uint8 (B, 3, h, w); gts uint8 (B, M, 3, H, W); member (B,), -1 where the step chooses; with negatives also original, negative
-uint8 (B, 3, H, W) and agreement (B,)."""
+uint8 (B, 3, H, W), agreement (B,) and agreements (B, K + 1)."""
 
 
 def train_step(run: Run, batches: Sequence[Batch], meter: Meter) -> None:
@@ -46,8 +46,8 @@ def micro_step(run: Run, batch: Batch, meter: Meter) -> None:
     """Forward and backward of one micro-batch; on the last one of a step also the updates."""
     batch = {name: value.to(run.accelerator.device, non_blocking=True) for name, value in batch.items()}
     lq = unit(batch["lq"])
-    gt, member = choose_gt(run, batch)
-    meter.add_chosen(member)
+    gt, batch["member"] = choose_gt(run, batch)
+    meter.add_chosen(batch["member"])
     if generator_learns(run.train, run.step):
         sr = generator_step(run, batch, lq, gt, meter)
     else:
@@ -87,7 +87,8 @@ def generator_terms(run: Run, batch: Batch, sr: Tensor, gt: Tensor, meter: Meter
     objective = run.objective
     terms = {name: loss(sr, gt) for name, loss in objective.supervised.items()}
     if objective.negative:
-        terms["l_neg"] = objective.negative(sr, unit(batch["negative"]), gt, unit(batch["original"]), batch["agreement"])
+        agreement = batch["agreement"], batch["agreements"].gather(1, batch["member"][:, None])[:, 0]
+        terms["l_neg"] = objective.negative(sr, unit(batch["negative"]), gt, unit(batch["original"]), *agreement)
     if run.discriminator:
         # The bare network: DistributedDataParallel would wait for the discriminator's gradients, which nobody needs here.
         terms["l_g_gan"] = run.discriminator.loss(run.discriminator.net(sr), True, is_disc=False)

@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ..config.models import Options
+from ..config.models import DataOptions, Options
+from ..data.sets import load_sets
+from ..data.store import Reader
 from ..data.stream import train_loader
 from ..distributed import check_launch, gather_objects, is_main, rank, wait_for_everyone, world_size
 from ..errors import UsageError
@@ -80,12 +82,12 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
 def loop(run: Run, meter: Meter, folder: RunFolder, logs: Logs, stop: Stop) -> None:
     """From run.step to total_iter."""
     total, logger, val = run.train.total_iter, run.options.logger, run.options.val
-    judges = [create_metric(name, run.accelerator.device) for name in val.metrics] if run.options.datasets.val else []
+    held_out = open_held_out(run)
     watch = Stopwatch()
     samples = _samples(run)
     try:
         if is_due(run.step, val.val_freq, total) and not gather_objects([logs.validated(run.step)])[0]:
-            validate(run, folder, logs, judges, stop)
+            validate(run, held_out, folder, logs, stop)
         while run.step < total:
             with watch.spending("data"):
                 batches = [next(samples) for _ in range(run.train.accum_iter)]
@@ -99,7 +101,7 @@ def loop(run: Run, meter: Meter, folder: RunFolder, logs: Logs, stop: Stop) -> N
                 if is_due(run.step, logger.save_checkpoint_freq, total):
                     save(run, meter, folder)
                 if is_due(run.step, val.val_freq, total):
-                    validate(run, folder, logs, judges, stop)
+                    validate(run, held_out, folder, logs, stop)
     except StopRequested:
         save(run, meter, folder)
         logs.event(f"stopped after step {run.step}, everything is saved; the same command goes on from there")
@@ -115,16 +117,32 @@ def save(run: Run, meter: Meter, folder: RunFolder) -> None:
     wait_for_everyone()
 
 
-def validate(run: Run, folder: RunFolder, logs: Logs, judges: list[Metric], stop: Stop) -> None:
-    """The evaluation protocol on datasets.val, shared between the processes, and a sheet of samples; nothing without datasets.val."""
-    val, data = run.options.val, run.options.datasets.val
+class HeldOut(NamedTuple):
+    """What every validation of a run needs, opened once."""
+
+    data: DataOptions
+    reader: Reader
+    judges: list[Metric]
+
+
+def open_held_out(run: Run) -> HeldOut | None:
+    """None without datasets.val."""
+    data = run.options.datasets.val
     if data is None:
+        return None
+    return HeldOut(data, load_sets(data)[0], [create_metric(name, run.accelerator.device) for name in run.options.val.metrics])
+
+
+def validate(run: Run, held_out: HeldOut | None, folder: RunFolder, logs: Logs, stop: Stop) -> None:
+    """The evaluation protocol on datasets.val, shared between the processes, and a sheet of samples; nothing without datasets.val."""
+    if held_out is None:
         return
+    val, scale, (data, reader, judges) = run.options.val, run.options.scale, held_out
     images = folder.pictures / str(run.step) if val.save_img else None
     with averaged(run) as net, net.register_forward_pre_hook(stop.check_alone):
-        evaluation = evaluate(net, data, judges, run.options.scale, val.crop_border, val.tile, images, val.max_images)
+        evaluation = evaluate(net, data, judges, scale, val.crop_border, val.tile, images, val.max_images, reader)
         if is_main():
-            sheet = sample_sheet(net, data, run.options.scale, val.tile)
+            sheet = sample_sheet(net, reader, data, scale, val.tile)
             write_png(folder.pictures / f"{run.step}.png", sheet)
             logs.picture(run.step, sheet)
     logs.validation(run.step, {name: evaluation.mean(name) for name in evaluation.columns})
