@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from sr_iqa.errors import UsageError, UserError
 
@@ -230,16 +228,15 @@ def iqa_list(filter_: Annotated[str, typer.Argument(metavar="FILTER", help="Only
     """Every metric: mode, direction, range, whether it can be a loss, whether its weights are here."""
     from sr_iqa.iqa.metrics import list_metrics
 
-    table = Table(box=None, header_style="bold")
-    for column in ("name", "mode", "better", "range", "differentiable", "weights", "needs"):
-        table.add_column(column, no_wrap=column == "name", overflow="fold")
+    rows = [("name", "mode", "better", "range", "differentiable", "weights", "needs")]
     for info in list_metrics():
         if filter_ in info.name:
-            better = "lower" if info.lower_better else "higher"
             low, high = info.value_range
-            row = (info.name, info.mode, better, f"{low:g} .. {high:g}", "yes" if info.differentiable else "no", info.weights, info.needs)
-            table.add_row(*row)
-    Console().print(table)
+            better, learns = "lower" if info.lower_better else "higher", "yes" if info.differentiable else "no"
+            rows.append((info.name, info.mode, better, f"{low:g} .. {high:g}", learns, info.weights, info.needs))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        _say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @iqa_app.command("fetch")
@@ -260,8 +257,9 @@ def iqa_score(
     """Score images; prints tab-separated lines."""
     from sr_iqa.iqa.scores import score_files
 
-    _say("\t".join(("image", *metric)))
-    for path, values in score_files(inputs, metric, device=_device(device)):
+    for k, (path, values) in enumerate(score_files(inputs, metric, device=_device(device))):
+        if k == 0:
+            _say("\t".join(("image", *metric)))
         _say("\t".join((str(path), *(f"{value:.4f}" for value in values))))
 
 
