@@ -1,5 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both set everything up in .venv first.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 
 .PHONY: demo test test-slow check clean
@@ -21,6 +22,7 @@ check: .venv/installed-dev test
 # basicsr's own build would download torch a second time, so it is built against the one in .venv;
 # basicsr and pyiqa bring two OpenCV wheels that share one folder: the headless one must be written last.
 .venv/installed: setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install one, or say make PYTHON=/path/to/it"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PIP) install torch torchvision "setuptools>=77,<81" wheel cython numpy
 	$(PIP) install --no-build-isolation -e .
