@@ -1,0 +1,230 @@
+"""Trains nano from a folder of photos: `python -m sr_iqa.iqa.nano_training --photos DIR --out FILE` (one CPU core, about 15 minutes)."""
+
+import argparse
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_iqa.archs import build_network
+from sr_iqa.iqa.nano import Nano
+from sr_iqa.iqa.nano_attacks import SCALE, Attacker, Upscaler, downscale, pixel_attack
+from sr_iqa.iqa.nano_families import DEGRADATIONS, MILD_ENHANCEMENTS, label, label_maps, native_family, reference_family, tensor
+
+logger = logging.getLogger(__name__)
+
+MILD_BONUS = 0.3
+"""Label of a well-chosen enhancement of an untouched photo, above its similarity to the photo."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of the training; the defaults made the shipped weights."""
+
+    seed: int = 0
+    crop_px: int = 64
+    families_per_photo: int = 10
+    native_families_per_photo: int = 6
+    steps: int = 3000
+    lr: float = 1.5e-3
+    weight_decay: float = 1e-4
+    ema_decay: float = 0.995
+    families_per_step: int = 7
+    members_per_family: int = 5
+    native_families_per_step: int = 4
+    attack_from_step: int = 300
+    """Before this step nano sees no adversarial example: there is nothing worth attacking yet."""
+    attackers: int = 4
+    attack_batch: int = 7
+    pixel_attack_batch: int = 8
+    replay_batch: int = 10
+    replay_size: int = 3000
+    upscaler_steps: int = 800
+    upscaler_lr: float = 1.5e-3
+    rank_weight: float = 2.0
+    rank_margin: float = 0.5
+    """Scores must differ by this share of the difference of the labels."""
+
+
+@dataclass
+class Batch:
+    """Images (N, 3, H, W), the best versions that they are labelled against, family number (N,), and `bonus` (N,), added to the label.
+
+    `absolute` (N,) marks images whose reference truly is the best version; the others are only ranked within their family.
+    """
+
+    images: Tensor
+    best: Tensor
+    family: Tensor
+    bonus: Tensor
+    absolute: Tensor
+
+    def extended(self, images: Tensor, best: Tensor, family: Tensor) -> "Batch":
+        extra = Batch(images, best, family, torch.zeros(len(images)), torch.ones(len(images), dtype=torch.bool))
+        return Batch(*(torch.cat([mine, more]) for mine, more in zip(vars(self).values(), vars(extra).values(), strict=True)))
+
+
+class Families:
+    """All families of a folder of photos, cut once and kept as uint8 (families, members, h, w, 3)."""
+
+    def __init__(self, photos: Path, recipe: Recipe, rng: np.random.Generator) -> None:
+        paths = sorted(path for path in photos.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
+        images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB).astype(np.float32) / 255 for path in paths]
+        self.reference = np.stack([reference_family(i, recipe.crop_px, rng) for i in images for _ in range(recipe.families_per_photo)])
+        self.native = np.stack([native_family(i, recipe.crop_px, rng) for i in images for _ in range(recipe.native_families_per_photo)])
+
+    def draw(self, recipe: Recipe, rng: np.random.Generator) -> Batch:
+        """Some members of some families; the photo itself is always among the members of a native family."""
+        parts = []
+        for k in range(recipe.families_per_step + recipe.native_families_per_step):
+            is_native = k >= recipe.families_per_step
+            pool = self.native if is_native else self.reference
+            members = rng.choice(pool.shape[1], recipe.members_per_family, replace=False)
+            if is_native:
+                members = np.array([0, 1 + rng.integers(MILD_ENHANCEMENTS), *(members[2:] % len(DEGRADATIONS) + 1 + MILD_ENHANCEMENTS)])
+            crops = flip(tensor(pool[rng.integers(len(pool))][[0, *members]]), rng)
+            bonus = torch.from_numpy(is_native * np.select([members == 0, members < 1 + MILD_ENHANCEMENTS], [0, MILD_BONUS], -0.03)).float()
+            n = len(members)
+            parts.append(Batch(crops[1:], crops[:1].expand_as(crops[1:]), torch.full((n,), k), bonus, torch.full((n,), not is_native)))
+        return Batch(*(torch.cat(column) for column in zip(*(vars(part).values() for part in parts), strict=True)))
+
+
+def flip(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """One of the eight symmetries of the square, for the whole tensor."""
+    images = images.rot90(int(rng.integers(4)), (-2, -1))
+    return images.flip(-1) if rng.random() < 0.5 else images
+
+
+class Attacks:
+    """The adversarial examples of a run: the attacking networks, and a replay of what they made."""
+
+    def __init__(self, bases: list[nn.Module], recipe: Recipe, rng: np.random.Generator) -> None:
+        self.recipe, self.rng = recipe, rng
+        self.attackers = [Attacker(bases[k % len(bases)], rng) for k in range(recipe.attackers)]
+        self.replay: list[Tensor] = []
+
+    def extend(self, nano: Nano, batch: Batch, step: int) -> Batch:
+        """The batch with adversarial examples appended, those made from its images in the same families."""
+        r, rng = self.recipe, self.rng
+        rows = torch.from_numpy(rng.choice(r.families_per_step, r.attack_batch, replace=False)) * r.members_per_family
+        best = batch.best[rows]
+        target = batch.images[rows] if rng.random() < 0.5 else best
+        attacker, lq = self.attackers[step % len(self.attackers)], downscale(best)
+        honest, outputs = quantised(attacker.honest(lq)), quantised(attacker.step(nano, lq, target))
+        attacker.after(float(label(outputs, best).mean()), float(label(honest, best).mean()))
+        clean = batch.absolute.nonzero().squeeze(1)
+        batch = batch.extended(torch.cat([honest, outputs]), torch.cat([best, best]), torch.cat([batch.family[rows]] * 2))
+        pick = torch.cat([clean, len(batch.images) - 2 * r.attack_batch + torch.arange(r.attack_batch)])
+        pick = pick[torch.from_numpy(rng.choice(len(pick), r.pixel_attack_batch, replace=False))]
+        changed = quantised(pixel_attack(nano, batch.images[pick], rng))
+        batch = batch.extended(changed, batch.best[pick], batch.family[pick])
+        if len(self.replay) >= r.replay_batch:
+            again = torch.stack([self.replay[int(k)] for k in rng.integers(len(self.replay), size=r.replay_batch)]).float() / 255
+            again = flip(again, rng)
+            batch = batch.extended(again[:, 0], again[:, 1], -1 - torch.arange(r.replay_batch))
+        self._remember(torch.stack([outputs, best], 1))
+        return batch
+
+    def _remember(self, pairs: Tensor) -> None:
+        for pair in (pairs * 255).round().byte():
+            if len(self.replay) < self.recipe.replay_size:
+                self.replay.append(pair)
+            else:
+                self.replay[int(self.rng.integers(self.recipe.replay_size))] = pair
+
+
+def quantised(images: Tensor) -> Tensor:
+    return (images * 255).round() / 255
+
+
+def attacking_networks() -> list[nn.Module]:
+    """What reward runs tune: a residual network and a small SwinIR, both with a pixel shuffle."""
+    swinir = {"type": "SwinIR", "upscale": SCALE, "img_size": 16, "window_size": 8, "embed_dim": 32, "depths": [2, 2], "num_heads": [2, 2]}
+    swinir |= {"mlp_ratio": 2, "upsampler": "pixelshuffledirect", "resi_connection": "1conv", "drop_path_rate": 0}
+    return [Upscaler(), build_network(swinir)]
+
+
+def pretrain(net: nn.Module, data: Families, recipe: Recipe, rng: np.random.Generator) -> nn.Module:
+    """Makes an ordinary x4 network, the attackers' starting point: L1 to the best and the soft members of the families."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=recipe.upscaler_lr)
+    for step in range(recipe.upscaler_steps):
+        optimizer.param_groups[0]["lr"] = recipe.upscaler_lr * min(1, (step + 1) / 50) * (1 - step / recipe.upscaler_steps)
+        rows = rng.integers(len(data.reference), size=8)
+        member = np.where(rng.random(8) < 0.5, 2, 0)
+        gt = flip(tensor(data.reference[rows, member]), rng)
+        loss = F.l1_loss(net(downscale(gt)), gt)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return net
+
+
+def loss_of(nano: Nano, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Regression of the label at every location, of the label as a whole, ranking within families; and score - label (N,)."""
+    quality, weight = nano.maps(batch.images)
+    scores = (quality * weight).sum((1, 2)) / weight.sum((1, 2))
+    true_quality, true_weight = label_maps(batch.images, batch.best)
+    labels = (true_quality * true_weight).sum((1, 2)) / true_weight.sum((1, 2)) + batch.bonus
+    share = true_weight / true_weight.sum((1, 2), keepdim=True)
+    local = (share * F.smooth_l1_loss(quality, true_quality, beta=0.1, reduction="none")).sum((1, 2))[batch.absolute].mean()
+    whole = F.smooth_l1_loss(scores[batch.absolute], labels[batch.absolute], beta=0.1)
+    better = (labels[:, None] - labels) * (batch.family[:, None] == batch.family)
+    ranking = F.relu(recipe.rank_margin * better - (scores[:, None] - scores))[better > 0.01].mean()
+    return local, whole, ranking, (scores - labels).detach()
+
+
+def train(photos: Path, recipe: Recipe) -> Nano:
+    """Trains nano; deterministic for a given recipe, thread count and torch build."""
+    rng = np.random.default_rng(recipe.seed)
+    torch.manual_seed(recipe.seed)
+    start = time.time()
+    data = Families(photos, recipe, rng)
+    bases = [pretrain(net, data, recipe, rng) for net in attacking_networks()]
+    logger.info("data and base networks ready after %.0f s", time.time() - start)
+    net, average = (Nano().to(memory_format=torch.channels_last) for _ in range(2))
+    average.requires_grad_(False).load_state_dict(net.state_dict())
+    optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    attacks = Attacks(bases, recipe, rng)
+    history = []
+    for step in range(recipe.steps):
+        optimizer.param_groups[0]["lr"] = recipe.lr * min(1, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / recipe.steps))
+        batch = data.draw(recipe, rng)
+        clean = len(batch.images)
+        if step >= recipe.attack_from_step:
+            batch = attacks.extend(average if step // 2 % 2 else net, batch, step)
+        local, whole, ranking, excess = loss_of(net, batch, recipe)
+        optimizer.zero_grad()
+        (local + whole + recipe.rank_weight * ranking).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for mean, parameter in zip(average.parameters(), net.parameters(), strict=True):
+                mean.lerp_(parameter, 1 - min(recipe.ema_decay, (step + 1) / (step + 10)))
+        history.append((local.item(), whole.item(), ranking.item(), float(excess[clean:].sum()) / max(1, len(excess) - clean)))
+        if (step + 1) % 100 == 0:
+            text = "step %d, %.0f s: local %.4f, whole %.4f, ranking %.4f, attacked minus label %.3f"
+            logger.info(text, step + 1, time.time() - start, *np.mean(history[-100:], 0))
+    return average
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos of at least 300 x 300 px")
+    parser.add_argument("--out", type=Path, help="where to write the weights (.safetensors)")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    net = train(arguments.photos, Recipe(steps=arguments.steps))
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
