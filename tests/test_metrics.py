@@ -96,7 +96,7 @@ def test_metrics_of_other_things_than_an_image_are_refused(name):
         create_metric(name)
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ssimc", "cw_ssim", "fsim", "vif", "vsi", "mad", "msswd")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("cw_ssim", "fsim", "vif", "vsi", "mad", "msswd")]
 
 
 @pytest.mark.parametrize("name", ["psnr", "psnry", "ssim", "ms_ssim", "gmsd", "nlpd", "dmm", *SLOW])
@@ -116,6 +116,20 @@ def test_psnr_is_numpys():
     y = noisy(x)
     expected = -10 * np.log10(((x - y).numpy().astype(np.float64) ** 2).mean((1, 2, 3)))
     np.testing.assert_allclose(create_metric("psnr")(y, x).numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(11, 11), (64, 75), (139, 200)])
+def test_ssimc_is_pyiqas_and_has_its_gradient(size):
+    import pyiqa.archs.ssim_arch
+
+    theirs = pyiqa.archs.ssim_arch.SSIM(test_y_channel=False)
+    x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    y = (x + 0.1 * torch.rand(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1).requires_grad_()
+    ours = create_metric("ssimc")(y, x)
+    expected = theirs(y, x).float()
+    assert torch.allclose(ours, expected, atol=1e-6)
+    gradients = [torch.autograd.grad(value.sum(), y)[0] for value in (ours, expected)]
+    assert torch.allclose(*gradients, atol=1e-7)
 
 
 def test_ssimc_is_scikit_images_on_rgb():

@@ -136,7 +136,7 @@ def create_metric(name: str, device: str | torch.device = "cpu", weights: Path |
     if not random_weights and weights is None:
         require(name, info.files)
     net = BUILDERS.get(name, _build_pyiqa)(info, weights, random_weights)
-    package = f"sr_iqa {__version__}" if name == "nano" else f"pyiqa {version('pyiqa')}"
+    package = f"sr_iqa {__version__}" if name in OWN else f"pyiqa {version('pyiqa')}"
     content = "random" if random_weights else file_fingerprint(weights) if weights else fingerprint(info.files)
     return Metric(info, net, f"{name} ({package}, weights {content})", device)
 
@@ -197,6 +197,14 @@ def _build_niqe(info: MetricInfo, weights: Path | None, random_weights: bool) ->
     return build_niqe(weights or info.files[0].path)
 
 
+def _build_ssimc(info: MetricInfo, weights: Path | None, random_weights: bool) -> nn.Module:
+    from .ssim import SSIM
+
+    return SSIM()
+
+
 Builder = Callable[[MetricInfo, Path | None, bool], nn.Module]
-BUILDERS: dict[str, Builder] = {"nano": _build_nano, "niqe": _build_niqe}
+BUILDERS: dict[str, Builder] = {"nano": _build_nano, "niqe": _build_niqe, "ssimc": _build_ssimc}
 """Metrics that are not built by pyiqa's own constructor."""
+OWN = ("nano", "ssimc")
+"""Metrics of this package."""

@@ -175,6 +175,9 @@ def make_accelerator(options: Options, folder: RunFolder) -> Accelerator:
 def determinism(wanted: bool) -> Iterator[None]:
     """Bit-identical kernels on CUDA, and an error from those that have none."""
     before = torch.are_deterministic_algorithms_enabled()
+    if wanted == before:  # the switch imports torch's compiler, which takes seconds
+        yield
+        return
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(wanted)
