@@ -1,7 +1,7 @@
 """The demo's multi-GT sets, in HGGT layout: photos that dependencies ship (or the user's), enhanced four ways and cut into patches.
 
-Photos are first brought to at most 640 px and then enlarged twice: what the enhancers sharpen (structures of 2-5 px) is then
-coarse enough for a x4 network to learn. The photos, not the patches, are split into training and held-out ones.
+Photos are first shrunk to 400 px, which makes them crisp and free of noise, and then enlarged twice: soft originals that an enhancer can
+improve, in structures of 2-5 px, coarse enough for a x4 network to learn. The photos, not the patches, are split into training and held-out ones.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from sr_iqa.images import list_images, read_image_lenient, write_png
 from .annotators import ANNOTATORS, measure
 from .enhance import ENHANCERS, luma
 
-PHOTO_SIDE_PX = 640
+PHOTO_SIDE_PX = 400
 ENLARGE = 2
 PATCH_PX = 256
+STRIDE_PX = 192
 MIN_GRAY_STD = 18.0
 MIN_LAPLACIAN_VARIANCE = 10.0
 PATCHES_PER_PHOTO = 12
@@ -187,8 +188,9 @@ def _split(names: list[str], seed: int) -> tuple[tuple[str, ...], tuple[str, ...
 
 
 def _grid(length: int) -> list[int]:
-    """Evenly spread starts of as many patches as fit side by side into `length` pixels."""
-    return np.linspace(0, length - PATCH_PX, length // PATCH_PX).astype(int).tolist() if length >= PATCH_PX else []
+    """Starts of patches, spread evenly over `length` pixels, about STRIDE_PX apart."""
+    room = length - PATCH_PX
+    return np.linspace(0, room, round(room / STRIDE_PX) + 1).astype(int).tolist() if room >= 0 else []
 
 
 def _count(patches: dict[str, list[tuple[int, int]]], names: tuple[str, ...]) -> int:

@@ -73,14 +73,14 @@ def richardson_lucy(y: Image, sigma: float, iterations: int) -> Image:
 def deconvolve(rgb: Image) -> Image:
     """Richardson-Lucy through the edge mask: crisp contours, soft texture; beside the strongest edges it rings."""
     y = luma(rgb)
-    return _replace_luma(rgb, y, y + (0.15 + 0.85 * edge_mask(y)) * (richardson_lucy(y, 1.6, 12) - y))
+    return _replace_luma(rgb, y, y + (0.1 + 0.9 * edge_mask(y)) * (richardson_lucy(y, 1.4, 40) - y))
 
 
 def unsharp(rgb: Image) -> Image:
     """A wide, strong unsharp mask on the highlights: clear in soft bright regions, overdone (halos, grain) on contrasty ones."""
     y = luma(rgb)
-    amount = 0.2 + 2.3 * (1 - shadow_mask(y))
-    return _replace_luma(rgb, y, y + amount * (y - blur(y, 2.4)))
+    amount = 0.2 + 2.8 * (1 - shadow_mask(y))
+    return _replace_luma(rgb, y, y + amount * (y - blur(y, 2.0)))
 
 
 def local_contrast(rgb: Image) -> Image:
@@ -88,18 +88,18 @@ def local_contrast(rgb: Image) -> Image:
     y = luma(rgb)
     levels = np.clip(y * 65535, 0, 65535).astype(np.uint16)
     equalised = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(levels).astype(np.float32) / 65535
-    sharp = y + 0.25 * (equalised - y)
-    sharp = sharp + 1.2 * (sharp - blur(sharp, 2.0))
-    return _replace_luma(rgb, y, y + (0.15 + 0.85 * shadow_mask(y)) * (sharp - y))
+    opened = richardson_lucy(y + 0.2 * (equalised - y), 1.2, 25)
+    sharp = opened + 0.3 * (opened - blur(opened, 2.0))
+    return _replace_luma(rgb, y, y + (0.1 + 0.9 * shadow_mask(y)) * (sharp - y))
 
 
 def boost_detail(rgb: Image) -> Image:
     """Edge-preserving denoising, then detail boosted away from edges: rich texture and clean flats, but contours stay soft."""
     y = luma(rgb)
     clean = guided_smooth(y, radius=2, eps=1e-4)
-    fine = richardson_lucy(clean, 1.0, 10)
+    fine = richardson_lucy(clean, 1.2, 25)
     detail = fine - guided_smooth(clean, radius=6, eps=6e-3)
-    return _replace_luma(rgb, y, clean + (0.1 + 0.9 * (1 - edge_mask(y))) * (fine - clean + 1.2 * detail))
+    return _replace_luma(rgb, y, clean + (0.1 + 0.9 * (1 - edge_mask(y))) * (fine - clean + 0.3 * detail))
 
 
 ENHANCERS: dict[str, Callable[[Image], Image]] = {
