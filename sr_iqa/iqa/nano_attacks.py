@@ -14,6 +14,8 @@ from sr_iqa.iqa.nano import Nano
 
 SCALE = 4
 UPSCALER_CHANNELS = 32
+HARMLESS = 0.4
+"""Share of the runs without a reward: nano must not take every fine-tuned network for an attack."""
 RUINED = 0.4
 """An attack is over when the label of its images has fallen to this share of what it was."""
 
@@ -51,7 +53,7 @@ class Attacker:
     def restart(self) -> None:
         self.net = deepcopy(self.base)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=10 ** self.rng.uniform(-3.8, -2.9), betas=(0.9, 0.99))
-        self.weight = 10 ** self.rng.uniform(-2.4, -1.4)
+        self.weight = 10 ** self.rng.uniform(-2.4, -1.4) if self.rng.random() > HARMLESS else 0.0
         self.left = int(self.rng.integers(30, 150))
         self.to_the_end = self.rng.random() < 0.4
 
@@ -78,7 +80,7 @@ class Attacker:
 
 def pixel_attack(nano: Nano, images: Tensor, rng: Generator) -> Tensor:
     """Signed-gradient ascent on the score within a random distance, half of the time by one tile repeated over the image."""
-    distance, steps = 10 ** rng.uniform(-2.4, -0.9), int(rng.integers(1, 6))
+    distance, steps = 10 ** rng.uniform(-2.6, -1.1), int(rng.integers(1, 6))
     n, _, h, w = images.shape
     period = int(rng.choice([2, 4, 4, 4, 8])) if rng.random() < 0.5 else None
     change = torch.zeros_like(images) if period is None else images.new_zeros(n, 3, period, period)

@@ -18,19 +18,18 @@ CONTRAST_FLOOR = 1.5e-3
 """Squared gradient, in [0, 1] per pixel, below which differences stop counting: a step of about 10/255."""
 MILD_ENHANCEMENTS = 2
 """Members of a native family, after the photo itself, that are better than it."""
-LABEL_GAMMA = 1.0
-"""Spreads similarities, which crowd near 1, over the label's range."""
 
 
 def label_maps(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Full-reference quality in 0..1 of (N, 3, H, W) against the best version known, and its weight, on nano's grid of locations.
 
-    Local agreement of colour gradients, 2 a.b / (|a|^2 + |b|^2), over 5 x 5 windows at full and half size: it falls for lost contrast
-    (blur), for excess contrast (halos), and for structure that is not there (noise, blocks, grids). Windows weigh by their contrast.
+    Local agreement of colour gradients, 2 a.b / (|a|^2 + |b|^2), over 5 x 5 windows at full, half and quarter size: it falls for lost
+    contrast (blur), for excess contrast (halos), and for structure that is not there (noise, blocks, grids). Windows weigh by contrast.
     """
-    fine, weight = _gradient_similarity(x, reference, 8)
-    coarse, _ = _gradient_similarity(F.avg_pool2d(x, 2), F.avg_pool2d(reference, 2), 4)
-    return (fine * coarse).clamp(0, 1) ** (LABEL_GAMMA / 2), weight
+    quality, weight = _gradient_similarity(x, reference, 8)
+    for factor in (2, 4):
+        quality = quality * _gradient_similarity(F.avg_pool2d(x, factor), F.avg_pool2d(reference, factor), 8 // factor)[0]
+    return quality.clamp(0, 1) ** (1 / 3), weight
 
 
 def label(x: Tensor, reference: Tensor) -> Tensor:
@@ -179,16 +178,20 @@ DEGRADATIONS: tuple[Operation, ...] = (random_blur, random_noise, random_downsca
 
 
 def reference_family(photo: np.ndarray, size_px: int, rng: Generator) -> np.ndarray:
-    """uint8 (20, size, size, 3): the best version first (the photo about 2x smaller, mildly sharpened), then what was done to it."""
+    """uint8 (20, size, size, 3): the best version first, then what was done to it.
+
+    The best is the photo about 2x smaller, hence crisp and clean, mildly sharpened and with its local contrast raised.
+    """
     small = cv2.resize(photo, None, fx=(f := 1 / rng.uniform(1.6, 2.5)), fy=f, interpolation=cv2.INTER_AREA)
     plain = camera(_random_window(small, size_px + 2 * MARGIN_PX, rng), rng)
-    best = np.clip(unsharp(plain, rng.uniform(0.5, 0.9), rng.uniform(0.2, 0.5)), 0, 1)
-    soft = camera(soften(best, rng), rng)
-    members = [best, plain, soft, *(degrade(best, rng) for degrade in DEGRADATIONS)]
-    members += [random_enhancement(soft, rng) for _ in range(4)]
+    crisp = unsharp(plain, rng.uniform(0.5, 0.9), rng.uniform(0.2, 0.5))
+    best = np.clip(unsharp(crisp, rng.uniform(1.5, 2.5), rng.uniform(0.3, 0.5)), 0, 1)
+    soft = camera(soften(crisp, rng), rng)
+    members = [best, plain, soft, crisp, *(degrade(best, rng) for degrade in DEGRADATIONS)]
+    members += [random_enhancement(soft, rng) for _ in range(3)]
     members += [_any(DEGRADATIONS, soft, rng), _any(DEGRADATIONS, random_enhancement(soft, rng), rng)]
     members += [random_enhancement(_any(DEGRADATIONS[:4], soft, rng), rng)]
-    upscaled = down_and_up(best, 4)
+    upscaled = down_and_up(crisp, 4)
     members += [upscaled, *(sharpen_coarsely(upscaled, rng) for _ in range(3))]
     return np.stack([_finish(member) for member in members])
 
@@ -198,7 +201,7 @@ def native_family(photo: np.ndarray, size_px: int, rng: Generator) -> np.ndarray
     photo = cv2.resize(photo, None, fx=(f := rng.uniform(0.9, 2.2)), fy=f, interpolation=cv2.INTER_CUBIC)
     base = _random_window(photo, size_px + 2 * MARGIN_PX, rng)
     base = camera(blur(base, rng.uniform(0.45, 0.7)) if f < 1.5 else base, rng)
-    mild = [deconvolve(base, rng.uniform(0.5, 0.9), int(rng.integers(2, 7))), unsharp(base, rng.uniform(0.5, 1.1), rng.uniform(0.2, 0.6))]
+    mild = [deconvolve(base, rng.uniform(0.5, 0.9), int(rng.integers(2, 7))), unsharp(base, rng.uniform(0.5, 2), rng.uniform(0.2, 0.6))]
     return np.stack([_finish(member) for member in [base, *mild, *(degrade(base, rng) for degrade in DEGRADATIONS)]])
 
 

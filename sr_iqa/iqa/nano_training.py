@@ -14,14 +14,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_iqa.archs import build_network
-from sr_iqa.iqa.nano import Nano
+from sr_iqa.iqa.nano import Nano, grid_factor
 from sr_iqa.iqa.nano_attacks import SCALE, Attacker, Upscaler, downscale, pixel_attack
-from sr_iqa.iqa.nano_families import DEGRADATIONS, MILD_ENHANCEMENTS, label, label_maps, native_family, reference_family, tensor
+from sr_iqa.iqa.nano_families import (
+    MILD_ENHANCEMENTS,
+    label,
+    label_maps,
+    native_family,
+    quantise,
+    reference_family,
+    sharpen_coarsely,
+    tensor,
+)
 
 logger = logging.getLogger(__name__)
 
-MILD_BONUS = 0.3
+MILD_BONUS = 0.12
 """Label of a well-chosen enhancement of an untouched photo, above its similarity to the photo."""
+
+
+WORSE_MALUS = 0.1
+"""Taken from the label of a degraded photo, so that faint degradations are ranked too."""
+NATIVE_MEMBERS = np.array([3, 4, 5, 6, 6, 6, 7, 7, 7, 8])
+"""Degraded members of native families, the ones that are hard to tell from sharpness (JPEG, ringing) more often."""
+TARGETS = (0, 0, 2, 3, 10, 11, 12)
+"""Members of reference families that the attacking networks are tuned to: the best, the soft, the crisp, enhanced soft ones."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +49,25 @@ class Recipe:
     crop_px: int = 64
     families_per_photo: int = 10
     native_families_per_photo: int = 6
-    steps: int = 3000
+    steps: int = 1500
     lr: float = 1.5e-3
     weight_decay: float = 1e-4
     ema_decay: float = 0.995
-    families_per_step: int = 7
-    members_per_family: int = 5
-    native_families_per_step: int = 4
+    families_per_step: int = 6
+    members_per_family: int = 4
+    native_families_per_step: int = 6
     attack_from_step: int = 300
     """Before this step nano sees no adversarial example: there is nothing worth attacking yet."""
-    attackers: int = 4
-    attack_batch: int = 7
+    campaign_every_steps: int = 60
+    campaign_steps: int = 80
+    attack_batch: int = 6
     pixel_attack_batch: int = 8
     replay_batch: int = 10
     replay_size: int = 3000
     upscaler_steps: int = 800
     upscaler_lr: float = 1.5e-3
     rank_weight: float = 2.0
-    rank_margin: float = 0.5
+    rank_margin: float = 0.8
     """Scores must differ by this share of the difference of the labels."""
 
 
@@ -88,9 +106,9 @@ class Families:
             pool = self.native if is_native else self.reference
             members = rng.choice(pool.shape[1], recipe.members_per_family, replace=False)
             if is_native:
-                members = np.array([0, 1 + rng.integers(MILD_ENHANCEMENTS), *(members[2:] % len(DEGRADATIONS) + 1 + MILD_ENHANCEMENTS)])
+                members = np.array([0, 1 + rng.integers(MILD_ENHANCEMENTS), *rng.choice(NATIVE_MEMBERS, len(members) - 2)])
             crops = flip(tensor(pool[rng.integers(len(pool))][[0, *members]]), rng)
-            bonus = torch.from_numpy(is_native * np.select([members == 0, members < 1 + MILD_ENHANCEMENTS], [0, MILD_BONUS], -0.03)).float()
+            bonus = torch.from_numpy(is_native * np.select([members == 0, members < 1 + MILD_ENHANCEMENTS], [0, MILD_BONUS], -WORSE_MALUS)).float()
             n = len(members)
             parts.append(Batch(crops[1:], crops[:1].expand_as(crops[1:]), torch.full((n,), k), bonus, torch.full((n,), not is_native)))
         return Batch(*(torch.cat(column) for column in zip(*(vars(part).values() for part in parts), strict=True)))
@@ -103,11 +121,11 @@ def flip(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 class Attacks:
-    """The adversarial examples of a run: the attacking networks, and a replay of what they made."""
+    """The adversarial examples of a run, and a replay of what the attacking networks made: (output, honest output, best) as uint8."""
 
     def __init__(self, bases: list[nn.Module], recipe: Recipe, rng: np.random.Generator) -> None:
-        self.recipe, self.rng = recipe, rng
-        self.attackers = [Attacker(bases[k % len(bases)], rng) for k in range(recipe.attackers)]
+        self.recipe, self.rng, self.bases = recipe, rng, bases
+        self.attackers = [Attacker(base, rng) for base in bases]
         self.replay: list[Tensor] = []
 
     def extend(self, nano: Nano, batch: Batch, step: int) -> Batch:
@@ -115,32 +133,48 @@ class Attacks:
         r, rng = self.recipe, self.rng
         rows = torch.from_numpy(rng.choice(r.families_per_step, r.attack_batch, replace=False)) * r.members_per_family
         best = batch.best[rows]
-        target = batch.images[rows] if rng.random() < 0.5 else best
-        attacker, lq = self.attackers[step % len(self.attackers)], downscale(best)
-        honest, outputs = quantised(attacker.honest(lq)), quantised(attacker.step(nano, lq, target))
+        attacker = self.attackers[step % len(self.attackers)]
+        outputs, honest = self._attack(attacker, nano, batch.images[rows] if rng.random() < 0.5 else best, best)
         attacker.after(float(label(outputs, best).mean()), float(label(honest, best).mean()))
+        sharper = tensor(np.stack([quantise(sharpen_coarsely(image, rng)) for image in honest.movedim(1, -1).numpy()]))
         clean = batch.absolute.nonzero().squeeze(1)
-        batch = batch.extended(torch.cat([honest, outputs]), torch.cat([best, best]), torch.cat([batch.family[rows]] * 2))
-        pick = torch.cat([clean, len(batch.images) - 2 * r.attack_batch + torch.arange(r.attack_batch)])
+        batch = batch.extended(torch.cat([sharper, outputs, honest]), best.repeat(3, 1, 1, 1), batch.family[rows].repeat(3))
+        pick = torch.cat([clean, len(batch.images) - 1 - torch.arange(r.attack_batch)])
         pick = pick[torch.from_numpy(rng.choice(len(pick), r.pixel_attack_batch, replace=False))]
-        changed = quantised(pixel_attack(nano, batch.images[pick], rng))
+        changed = rounded(pixel_attack(nano, batch.images[pick], rng))
         batch = batch.extended(changed, batch.best[pick], batch.family[pick])
-        if len(self.replay) >= r.replay_batch:
-            again = torch.stack([self.replay[int(k)] for k in rng.integers(len(self.replay), size=r.replay_batch)]).float() / 255
-            again = flip(again, rng)
-            batch = batch.extended(again[:, 0], again[:, 1], -1 - torch.arange(r.replay_batch))
-        self._remember(torch.stack([outputs, best], 1))
-        return batch
+        return self._with_replay(batch) if len(self.replay) >= r.replay_batch else batch
 
-    def _remember(self, pairs: Tensor) -> None:
-        for pair in (pairs * 255).round().byte():
+    def campaign(self, nano: Nano, data: Families) -> tuple[float, float]:
+        """A whole fine-tuning run against a nano that stands still, into the replay; returns the gain of its score and of the label."""
+        attacker, gain = Attacker(self.bases[int(self.rng.integers(len(self.bases)))], self.rng), (0.0, 0.0)
+        for step in range(self.recipe.campaign_steps):
+            family = self.rng.integers(len(data.reference), size=self.recipe.attack_batch)
+            best, target = flip(tensor(data.reference[family[:, None], (0, int(self.rng.choice(TARGETS)))]), self.rng).unbind(1)
+            outputs, honest = self._attack(attacker, nano, target, best)
+            with torch.no_grad():
+                gain = float((nano(outputs) - nano(honest)).mean()) / 100, float((label(outputs, best) - label(honest, best)).mean())
+        return gain
+
+    def _attack(self, attacker: Attacker, nano: Nano, target: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
+        lq = downscale(best)
+        honest, outputs = rounded(attacker.honest(lq)), rounded(attacker.step(nano, lq, target))
+        for entry in (torch.stack([outputs, honest, best], 1) * 255).round().byte():
             if len(self.replay) < self.recipe.replay_size:
-                self.replay.append(pair)
+                self.replay.append(entry)
             else:
-                self.replay[int(self.rng.integers(self.recipe.replay_size))] = pair
+                self.replay[int(self.rng.integers(self.recipe.replay_size))] = entry
+        return outputs, honest
+
+    def _with_replay(self, batch: Batch) -> Batch:
+        count = self.recipe.replay_batch
+        chosen = torch.stack([self.replay[int(k)] for k in self.rng.integers(len(self.replay), size=count)])
+        outputs, honest, best = flip(chosen.float() / 255, self.rng).unbind(1)
+        family = -1 - torch.arange(count)
+        return batch.extended(torch.cat([outputs, honest]), torch.cat([best, best]), torch.cat([family, family]))
 
 
-def quantised(images: Tensor) -> Tensor:
+def rounded(images: Tensor) -> Tensor:
     return (images * 255).round() / 255
 
 
@@ -169,7 +203,7 @@ def pretrain(net: nn.Module, data: Families, recipe: Recipe, rng: np.random.Gene
 def loss_of(nano: Nano, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Regression of the label at every location, of the label as a whole, ranking within families; and score - label (N,)."""
     quality, weight = nano.maps(batch.images)
-    scores = (quality * weight).sum((1, 2)) / weight.sum((1, 2))
+    scores = grid_factor(batch.images) * (quality * weight).sum((1, 2)) / weight.sum((1, 2))
     true_quality, true_weight = label_maps(batch.images, batch.best)
     labels = (true_quality * true_weight).sum((1, 2)) / true_weight.sum((1, 2)) + batch.bonus
     share = true_weight / true_weight.sum((1, 2), keepdim=True)
@@ -198,7 +232,9 @@ def train(photos: Path, recipe: Recipe) -> Nano:
         batch = data.draw(recipe, rng)
         clean = len(batch.images)
         if step >= recipe.attack_from_step:
-            batch = attacks.extend(average if step // 2 % 2 else net, batch, step)
+            if step % recipe.campaign_every_steps == 0:
+                logger.info("campaign: score %+.3f, label %+.3f", *attacks.campaign(average, data))
+            batch = attacks.extend(net, batch, step)
         local, whole, ranking, excess = loss_of(net, batch, recipe)
         optimizer.zero_grad()
         (local + whole + recipe.rank_weight * ranking).backward()
