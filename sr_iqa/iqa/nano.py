@@ -42,12 +42,13 @@ class Nano(nn.Module):
         self.filters = nn.Conv2d(3, FILTERS, FILTER_PX, 2, FILTER_PX // 2)
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, s, 1) for i, o, s in LAYERS)
         self.head = nn.Conv2d(LAYERS[-1][1], 2, 1)
-        for conv in self.convs:
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # torch's default lets the signal fade without normalisation
-            nn.init.zeros_(conv.bias)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif name.startswith("convs"):
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")  # torch's default fades without normalisation
         with torch.no_grad():
             self.filters.weight.copy_(whitened_dct(FILTERS, FILTER_PX))
-            nn.init.zeros_(self.filters.bias)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Activations after the filters and every convolution, at strides 2, 4, 4, 4, 8, 8; for a feature loss.

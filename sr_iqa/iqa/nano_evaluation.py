@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_iqa.iqa.nano import Nano
+from sr_iqa.iqa.nano import Nano, grid_share
 from sr_iqa.iqa.nano_attacks import downscale
-from sr_iqa.iqa.nano_families import blur, deconvolve, down_and_up, jpeg, low_pass, quantise, tensor, unsharp
+from sr_iqa.iqa.nano_families import blur, deconvolve, down_and_up, enlarged, jpeg, low_pass, quantise, tensor, unsharp
 
 CROP_PX = 128
 LEAST_CONTRAST = 0.01
@@ -79,17 +79,9 @@ def gains(nano: Nano, photos: Sequence[np.ndarray], operations: Mapping[str, Ope
     return {name: torch.cat(parts) for name, parts in rows.items()}
 
 
-def grid_measure(images: Tensor) -> float:
-    """Spread of fine detail over the 16 positions of a 4-pixel grid, relative to its mean: near 0 for photos, high for a mosaic."""
-    detail = (images - F.avg_pool2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), 5, 1)).abs().mean((0, 1))
-    h, w = (n // 4 * 4 for n in detail.shape)
-    phases = detail[:h, :w].reshape(h // 4, 4, w // 4, 4).mean((0, 2))
-    return float(phases.std() / phases.mean())
-
-
 @dataclass(frozen=True)
 class Output:
-    """What a network makes of the held-out crops: mean nano score, PSNR to the originals (dB), grid measure."""
+    """What a network makes of the held-out crops: mean nano score, PSNR to the originals (dB), share of detail on a 4-px grid."""
 
     score: float
     psnr: float
@@ -101,7 +93,7 @@ def judge(net: nn.Module, nano: Nano, originals: Tensor) -> Output:
     with torch.no_grad():
         images = (net(downscale(originals)).clamp(0, 1) * 255).round() / 255
         error = ((images - originals) ** 2).mean((1, 2, 3))
-        return Output(float(nano(images).mean()), float(-10 * error.log10().mean()), grid_measure(images))
+        return Output(float(nano(images).mean()), float(-10 * error.log10().mean()), float(grid_share(images).mean()))
 
 
 def fine_tune(
@@ -120,3 +112,14 @@ def fine_tune(
         loss.backward()
         optimizer.step()
     return net
+
+
+def card(nano: Nano, photos: Sequence[np.ndarray]) -> str:
+    """The model card's table for float32 photos: share of right pairs and mean gain, by operation."""
+    lines = []
+    groups = [(kind, photos, operations, -1) for kind, operations in WORSE.items()]
+    groups += [("better", photos, BETTER, 1), ("better, enlarged x2", [enlarged(photo) for photo in photos], BETTER_SOFT, 1)]
+    for kind, images, operations, sign in groups:
+        for name, gain in gains(nano, images, operations).items():
+            lines.append(f"| {kind} | {name} | {(sign * gain > 0).float().mean():.3f} | {gain.mean():+.1f} | {len(gain)} |")
+    return "\n".join(["| kind | operation | right | mean gain | pairs |", "|---|---|---|---|---|", *lines])

@@ -95,7 +95,7 @@ def random_downscale(image: np.ndarray, rng: Generator) -> np.ndarray:
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     code = cv2.imencode(".jpg", quantise(image)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
+    return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.float32)[..., ::-1] / 255
 
 
 def random_jpeg(image: np.ndarray, rng: Generator) -> np.ndarray:

@@ -1,21 +1,26 @@
-"""Trains nano from a folder of photos: `python -m sr_iqa.iqa.nano_training --photos DIR --out FILE` (one CPU core, about 15 minutes)."""
+"""Trains nano from a folder of photos on one CPU core, or measures it: docs/nano.md shows the commands.
+
+`python -m sr_iqa.iqa.nano_training --photos DIR (--out FILE [--start FILE] | --evaluate)`
+"""
 
 import argparse
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_iqa.archs import build_network
-from sr_iqa.iqa.nano import Nano, grid_factor
+from sr_iqa.images import list_images, read_image_lenient
+from sr_iqa.iqa.nano import Nano, load_nano
 from sr_iqa.iqa.nano_attacks import SCALE, Attacker, Upscaler, downscale, pixel_attack
+from sr_iqa.iqa.nano_evaluation import card
 from sr_iqa.iqa.nano_families import (
     MILD_ENHANCEMENTS,
     label,
@@ -89,12 +94,16 @@ class Batch:
         return Batch(*(torch.cat([mine, more]) for mine, more in zip(vars(self).values(), vars(extra).values(), strict=True)))
 
 
+def read_photo(path: Path) -> np.ndarray:
+    """float32 RGB (h, w, 3) in [0, 1]."""
+    return read_image_lenient(path).astype(np.float32) / 255
+
+
 class Families:
     """All families of a folder of photos, cut once and kept as uint8 (families, members, h, w, 3)."""
 
     def __init__(self, photos: Path, recipe: Recipe, rng: np.random.Generator) -> None:
-        paths = sorted(path for path in photos.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
-        images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB).astype(np.float32) / 255 for path in paths]
+        images = [read_photo(path) for path in list_images(photos)]
         self.reference = np.stack([reference_family(i, recipe.crop_px, rng) for i in images for _ in range(recipe.families_per_photo)])
         self.native = np.stack([native_family(i, recipe.crop_px, rng) for i in images for _ in range(recipe.native_families_per_photo)])
 
@@ -108,9 +117,9 @@ class Families:
             if is_native:
                 members = np.array([0, 1 + rng.integers(MILD_ENHANCEMENTS), *rng.choice(NATIVE_MEMBERS, len(members) - 2)])
             crops = flip(tensor(pool[rng.integers(len(pool))][[0, *members]]), rng)
-            bonus = torch.from_numpy(is_native * np.select([members == 0, members < 1 + MILD_ENHANCEMENTS], [0, MILD_BONUS], -WORSE_MALUS)).float()
-            n = len(members)
-            parts.append(Batch(crops[1:], crops[:1].expand_as(crops[1:]), torch.full((n,), k), bonus, torch.full((n,), not is_native)))
+            bonus = is_native * np.select([members == 0, members < 1 + MILD_ENHANCEMENTS], [0, MILD_BONUS], -WORSE_MALUS)
+            n, best = len(members), crops[:1].expand_as(crops[1:])
+            parts.append(Batch(crops[1:], best, torch.full((n,), k), torch.from_numpy(bonus).float(), torch.full((n,), not is_native)))
         return Batch(*(torch.cat(column) for column in zip(*(vars(part).values() for part in parts), strict=True)))
 
 
@@ -148,7 +157,7 @@ class Attacks:
     def campaign(self, nano: Nano, data: Families) -> tuple[float, float]:
         """A whole fine-tuning run against a nano that stands still, into the replay; returns the gain of its score and of the label."""
         attacker, gain = Attacker(self.bases[int(self.rng.integers(len(self.bases)))], self.rng), (0.0, 0.0)
-        for step in range(self.recipe.campaign_steps):
+        for _ in range(self.recipe.campaign_steps):
             family = self.rng.integers(len(data.reference), size=self.recipe.attack_batch)
             best, target = flip(tensor(data.reference[family[:, None], (0, int(self.rng.choice(TARGETS)))]), self.rng).unbind(1)
             outputs, honest = self._attack(attacker, nano, target, best)
@@ -201,9 +210,12 @@ def pretrain(net: nn.Module, data: Families, recipe: Recipe, rng: np.random.Gene
 
 
 def loss_of(nano: Nano, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Regression of the label at every location, of the label as a whole, ranking within families; and score - label (N,)."""
+    """Regression of the label at every location, of the label as a whole, ranking within families; and score - label (N,).
+
+    The score is taken before the grid factor, which needs no training: the convolutions must not make up for it.
+    """
     quality, weight = nano.maps(batch.images)
-    scores = grid_factor(batch.images) * (quality * weight).sum((1, 2)) / weight.sum((1, 2))
+    scores = (quality * weight).sum((1, 2)) / weight.sum((1, 2))
     true_quality, true_weight = label_maps(batch.images, batch.best)
     labels = (true_quality * true_weight).sum((1, 2)) / true_weight.sum((1, 2)) + batch.bonus
     share = true_weight / true_weight.sum((1, 2), keepdim=True)
@@ -214,8 +226,8 @@ def loss_of(nano: Nano, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor, T
     return local, whole, ranking, (scores - labels).detach()
 
 
-def train(photos: Path, recipe: Recipe) -> Nano:
-    """Trains nano; deterministic for a given recipe, thread count and torch build."""
+def train(photos: Path, recipe: Recipe, start_from: Path | None = None) -> Nano:
+    """Trains nano, from random weights or a round further; the same for a given recipe, thread count and torch build."""
     rng = np.random.default_rng(recipe.seed)
     torch.manual_seed(recipe.seed)
     start = time.time()
@@ -223,6 +235,8 @@ def train(photos: Path, recipe: Recipe) -> Nano:
     bases = [pretrain(net, data, recipe, rng) for net in attacking_networks()]
     logger.info("data and base networks ready after %.0f s", time.time() - start)
     net, average = (Nano().to(memory_format=torch.channels_last) for _ in range(2))
+    if start_from:
+        net.load_state_dict(load_file(start_from))
     average.requires_grad_(False).load_state_dict(net.state_dict())
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     attacks = Attacks(bases, recipe, rng)
@@ -249,17 +263,27 @@ def train(photos: Path, recipe: Recipe) -> Nano:
     return average
 
 
+FIRST_ROUND = Recipe()
+LATER_ROUND = replace(FIRST_ROUND, steps=620, lr=7e-4, attack_from_step=0, campaign_every_steps=40, campaign_steps=50)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos of at least 300 x 300 px")
     parser.add_argument("--out", type=Path, help="where to write the weights (.safetensors)")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--start", type=Path, help="weights to train a round further instead of from the start")
+    parser.add_argument("--evaluate", action="store_true", help="no training: print the model card's figures for the photos")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    net = train(arguments.photos, Recipe(steps=arguments.steps))
-    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, arguments.out)
+    if arguments.evaluate:
+        logger.info("%s", card(load_nano(arguments.start), [read_photo(path) for path in list_images(arguments.photos)]))
+    elif arguments.out:
+        net = train(arguments.photos, LATER_ROUND if arguments.start else FIRST_ROUND, arguments.start)
+        save_file({name: value.contiguous() for name, value in net.state_dict().items()}, arguments.out)
+    else:
+        parser.error("say --out FILE to train, or --evaluate")
 
 
 if __name__ == "__main__":
