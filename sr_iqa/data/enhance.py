@@ -43,6 +43,11 @@ def _replace_luma(rgb: Image, old: Image, new: Image) -> Image:
     return np.clip(rgb + (new - old)[..., None], 0, 1).astype(np.float32)
 
 
+def denoise(y: Image) -> Image:
+    """Smooths flat regions and keeps edges."""
+    return guided_smooth(y, radius=2, eps=3e-4)
+
+
 def smoothstep(x: Image, low: float, high: float) -> Image:
     """0 below `low`, 1 above `high`, smooth between."""
     t = np.clip((x - low) / (high - low), 0, 1)
@@ -71,35 +76,38 @@ def richardson_lucy(y: Image, sigma: float, iterations: int) -> Image:
 
 
 def deconvolve(rgb: Image) -> Image:
-    """Richardson-Lucy through the edge mask: crisp contours, soft texture; beside the strongest edges it rings."""
+    """Richardson-Lucy on contours, mostly the bright ones: crisp there, soft elsewhere; beside the strongest edges it rings."""
     y = luma(rgb)
-    return _replace_luma(rgb, y, y + (0.1 + 0.9 * edge_mask(y)) * (richardson_lucy(y, 1.4, 40) - y))
+    clean = denoise(y)
+    strength = 0.1 + 0.9 * edge_mask(y) * (1 - 0.7 * shadow_mask(y))
+    return _replace_luma(rgb, y, clean + strength * (richardson_lucy(clean, 1.4, 50) - clean))
 
 
 def unsharp(rgb: Image) -> Image:
-    """A wide, strong unsharp mask on the highlights: clear in soft bright regions, overdone (halos, grain) on contrasty ones."""
+    """A wide, strong unsharp mask on the highlights: clear in soft bright regions, overdone with halos beside strong edges."""
     y = luma(rgb)
-    amount = 0.2 + 2.8 * (1 - shadow_mask(y))
-    return _replace_luma(rgb, y, y + amount * (y - blur(y, 2.0)))
+    clean = denoise(y)
+    amount = 0.2 + 2.5 * (1 - shadow_mask(y))
+    return _replace_luma(rgb, y, clean + amount * (clean - blur(clean, 2.0)))
 
 
 def local_contrast(rgb: Image) -> Image:
-    """CLAHE and a mild unsharp mask in the shadows: opens dark regions, lifts their noise too, and leaves bright ones as they are."""
+    """CLAHE and sharpening in the shadows: opens dark regions, and leaves bright ones nearly as they are."""
     y = luma(rgb)
     levels = np.clip(y * 65535, 0, 65535).astype(np.uint16)
     equalised = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(levels).astype(np.float32) / 65535
-    opened = richardson_lucy(y + 0.2 * (equalised - y), 1.2, 25)
-    sharp = opened + 0.3 * (opened - blur(opened, 2.0))
-    return _replace_luma(rgb, y, y + (0.1 + 0.9 * shadow_mask(y)) * (sharp - y))
+    clean = denoise(y + 0.2 * (equalised - y))
+    strength = 0.1 + 0.9 * shadow_mask(y)
+    return _replace_luma(rgb, y, y + strength * (richardson_lucy(clean, 1.4, 50) - y))
 
 
 def boost_detail(rgb: Image) -> Image:
     """Edge-preserving denoising, then detail boosted away from edges: rich texture and clean flats, but contours stay soft."""
     y = luma(rgb)
-    clean = guided_smooth(y, radius=2, eps=1e-4)
-    fine = richardson_lucy(clean, 1.2, 25)
+    clean = denoise(y)
+    fine = richardson_lucy(clean, 1.3, 40)
     detail = fine - guided_smooth(clean, radius=6, eps=6e-3)
-    return _replace_luma(rgb, y, clean + (0.1 + 0.9 * (1 - edge_mask(y))) * (fine - clean + 0.3 * detail))
+    return _replace_luma(rgb, y, clean + (1 - 0.8 * edge_mask(y)) * (fine - clean + 0.3 * detail))
 
 
 ENHANCERS: dict[str, Callable[[Image], Image]] = {
