@@ -63,7 +63,7 @@ def edge_mask(y: Image) -> Image:
 
 def shadow_mask(y: Image) -> Image:
     """1 in dark regions, 0 in bright ones."""
-    return 1 - smoothstep(blur(y, 12), 0.2, 0.6)
+    return 1 - smoothstep(blur(y, 8), 0.25, 0.5)
 
 
 def richardson_lucy(y: Image, sigma: float, iterations: int) -> Image:
@@ -87,7 +87,7 @@ def unsharp(rgb: Image) -> Image:
     """A wide, strong unsharp mask on the highlights: clear in soft bright regions, overdone with halos beside strong edges."""
     y = luma(rgb)
     clean = denoise(y)
-    amount = 0.2 + 2.5 * (1 - shadow_mask(y))
+    amount = 0.2 + 2.2 * (1 - shadow_mask(y))
     return _replace_luma(rgb, y, clean + amount * (clean - blur(clean, 2.0)))
 
 
@@ -107,7 +107,7 @@ def boost_detail(rgb: Image) -> Image:
     clean = denoise(y)
     fine = richardson_lucy(clean, 1.3, 40)
     detail = fine - guided_smooth(clean, radius=6, eps=6e-3)
-    return _replace_luma(rgb, y, clean + (1 - 0.8 * edge_mask(y)) * (fine - clean + 0.3 * detail))
+    return _replace_luma(rgb, y, clean + (1 - 0.75 * edge_mask(y)) * (fine - clean + 0.4 * detail))
 
 
 ENHANCERS: dict[str, Callable[[Image], Image]] = {
