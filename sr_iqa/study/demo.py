@@ -42,9 +42,9 @@ METRICS = (Q, "niqe", "psnr", "ssimc")
 ASSETS = files("sr_iqa") / "assets"
 STRATEGIES = ("original", "uniform_all", "uniform_positive", "sma", "smp", "amo")
 REWARD: Mapping[str, Any] = {
-    "train.total_iter": 80,
+    "train.total_iter": 60,
     "train.optim_g.lr": 5e-4,
-    "train.reward_opt": {"metric": Q, "weight": 0.02},
+    "train.reward_opt": {"metric": Q, "weight": 0.005},
     "datasets.train.sampling": {"strategy": "amo", "metric": Q},
     "val.val_freq": 10,
 }
