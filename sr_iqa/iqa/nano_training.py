@@ -31,6 +31,7 @@ from sr_iqa.iqa.nano_families import (
     sharpen_coarsely,
     tensor,
 )
+from sr_iqa.iqa.nano_ladder import ladder_loss, ladder_pool
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,9 @@ class Recipe:
     upscaler_steps: int = 800
     upscaler_lr: float = 1.5e-3
     rank_weight: float = 2.0
+    ladder_weight: float = 0.0
+    """Weight of the ladder's loss (nano_ladder.py); 0 leaves it out."""
+    ladder_batch: int = 6
     rank_margin: float = 0.8
     """Scores must differ by this share of the difference of the labels."""
 
@@ -100,10 +104,9 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 class Families:
-    """All families of a folder of photos, cut once and kept as uint8 (families, members, h, w, 3)."""
+    """All families of float32 photos, cut once and kept as uint8 (families, members, h, w, 3)."""
 
-    def __init__(self, photos: Path, recipe: Recipe, rng: np.random.Generator) -> None:
-        images = [read_photo(path) for path in list_images(photos)]
+    def __init__(self, images: list[np.ndarray], recipe: Recipe, rng: np.random.Generator) -> None:
         self.reference = np.stack([reference_family(i, recipe.crop_px, rng) for i in images for _ in range(recipe.families_per_photo)])
         self.native = np.stack([native_family(i, recipe.crop_px, rng) for i in images for _ in range(recipe.native_families_per_photo)])
 
@@ -231,8 +234,10 @@ def train(photos: Path, recipe: Recipe, start_from: Path | None = None) -> Nano:
     rng = np.random.default_rng(recipe.seed)
     torch.manual_seed(recipe.seed)
     start = time.time()
-    data = Families(photos, recipe, rng)
+    images = [read_photo(path) for path in list_images(photos)]
+    data = Families(images, recipe, rng)
     bases = [pretrain(net, data, recipe, rng) for net in attacking_networks()]
+    ladder = ladder_pool(images, bases[-1], rng)
     logger.info("data and base networks ready after %.0f s", time.time() - start)
     net, average = (Nano().to(memory_format=torch.channels_last) for _ in range(2))
     if start_from:
@@ -251,7 +256,10 @@ def train(photos: Path, recipe: Recipe, start_from: Path | None = None) -> Nano:
             batch = attacks.extend(net, batch, step)
         local, whole, ranking, excess = loss_of(net, batch, recipe)
         optimizer.zero_grad()
-        (local + whole + recipe.rank_weight * ranking).backward()
+        loss = local + whole + recipe.rank_weight * ranking
+        if recipe.ladder_weight:
+            loss = loss + recipe.ladder_weight * ladder_loss(net, ladder, recipe.ladder_batch, rng)
+        loss.backward()
         optimizer.step()
         with torch.no_grad():
             for mean, parameter in zip(average.parameters(), net.parameters(), strict=True):
@@ -265,6 +273,8 @@ def train(photos: Path, recipe: Recipe, start_from: Path | None = None) -> Nano:
 
 FIRST_ROUND = Recipe()
 LATER_ROUND = replace(FIRST_ROUND, steps=620, lr=7e-4, attack_from_step=0, campaign_every_steps=40, campaign_steps=50)
+LADDER_ROUND = replace(LATER_ROUND, steps=250, lr=4e-4, campaign_every_steps=60, campaign_steps=80, ladder_weight=3.0, ema_decay=0.99)
+ROUNDS = {"first": FIRST_ROUND, "later": LATER_ROUND, "ladder": LADDER_ROUND}
 
 
 def main() -> None:
@@ -272,6 +282,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos of at least 300 x 300 px")
     parser.add_argument("--out", type=Path, help="where to write the weights (.safetensors)")
     parser.add_argument("--start", type=Path, help="weights to train a round further instead of from the start")
+    parser.add_argument("--round", choices=ROUNDS, default="first", help="which recipe; the later ones need --start")
     parser.add_argument("--evaluate", action="store_true", help="no training: print the model card's figures for the photos")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -280,7 +291,7 @@ def main() -> None:
     if arguments.evaluate:
         logger.info("%s", card(load_nano(arguments.start), [read_photo(path) for path in list_images(arguments.photos)]))
     elif arguments.out:
-        net = train(arguments.photos, LATER_ROUND if arguments.start else FIRST_ROUND, arguments.start)
+        net = train(arguments.photos, ROUNDS[arguments.round], arguments.start)
         save_file({name: value.contiguous() for name, value in net.state_dict().items()}, arguments.out)
     else:
         parser.error("say --out FILE to train, or --evaluate")
