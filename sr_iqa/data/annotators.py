@@ -60,18 +60,18 @@ class Annotator:
 
 ANNOTATORS: dict[str, Annotator] = {
     "A": Annotator(
-        "rule: wants detail; Positive: gain >= 0.7 and halo <= 8; Negative: gain < 0.2 or halo > 10",
-        positive=lambda m: m.gain >= 0.7 and m.halo <= 8,
-        negative=lambda m: m.gain < 0.2 or m.halo > 10,
+        "rule: wants detail; Negative: gain < 0.45 or halo > 8; Positive: gain >= 0.7 and halo <= 7",
+        positive=lambda m: m.gain >= 0.7 and m.halo <= 7,
+        negative=lambda m: m.gain < 0.45 or m.halo > 8,
     ),
     "B": Annotator(
-        "rule: dislikes halos; Positive: halo <= 3 and gain >= 0.4; Negative: halo > 6",
-        positive=lambda m: m.halo <= 3 and m.gain >= 0.4,
-        negative=lambda m: m.halo > 6,
+        "rule: dislikes halos; Negative: halo > 4.5; Positive: halo <= 2.5 and gain >= 0.5",
+        positive=lambda m: m.halo <= 2.5 and m.gain >= 0.5,
+        negative=lambda m: m.halo > 4.5,
     ),
     "C": Annotator(
-        "rule: dislikes noise and changed tones; Positive: noise <= 1.2, shift <= 3 and gain >= 0.3; Negative: noise > 3 or shift > 5",
-        positive=lambda m: m.noise <= 1.2 and m.shift <= 3 and m.gain >= 0.3,
-        negative=lambda m: m.noise > 3 or m.shift > 5,
+        "rule: dislikes noise and changed tones; Negative: noise > 0.8 or shift > 2; Positive: noise <= 0.1, shift <= 0.8 and gain >= 0.5",
+        positive=lambda m: m.noise <= 0.1 and m.shift <= 0.8 and m.gain >= 0.5,
+        negative=lambda m: m.noise > 0.8 or m.shift > 2,
     ),
 }

@@ -46,9 +46,9 @@ REWARD: Mapping[str, Any] = {
     "train.optim_g.lr": 5e-4,
     "train.reward_opt": {"metric": Q, "weight": 0.005},
     "datasets.train.sampling": {"strategy": "amo", "metric": Q},
-    "val.val_freq": 10,
+    "val.val_freq": 20,
 }
-TEMPERATURE = 8.0
+TEMPERATURE = 6.0
 ORDER = ("original", "uniform_all", "amo", "amo_reward")
 """Q is expected to rise in this order, and PSNR to the original GT to fall."""
 MOST_PER_EGT = 0.6
