@@ -1,7 +1,7 @@
 """The demo's multi-GT sets, in HGGT layout: photos that dependencies ship (or the user's), enhanced four ways and cut into patches.
 
 Photos are first shrunk to 400 px, which makes them crisp and free of noise, and then enlarged twice: soft originals that an enhancer can
-improve, in structures of 2-5 px, coarse enough for a x4 network to learn. The photos, not the patches, are split into training and held-out.
+improve, in structures of 2-5 px, coarse enough for a x4 network to learn. Photos, not patches, are split into training and held-out ones.
 """
 
 from __future__ import annotations
