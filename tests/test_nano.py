@@ -13,7 +13,7 @@ from sr_iqa.iqa.nano_evaluation import BETTER, BETTER_SOFT, WORSE, fine_tune, ga
 from sr_iqa.iqa.nano_families import blur, enlarged, label, native_family, quantise, reference_family, tensor, unsharp
 
 LEAST_SHARE = {"blur": 0.95, "noise": 0.95, "downscaling": 0.92, "JPEG": 0.75, "ringing": 0.90, "halos": 0.70}
-"""Aimed at: 0.95, 0.95, 0.95, 0.90, 0.90, 0.90. JPEG and halos are nano's weak spots (docs/nano.md); these numbers keep them from getting worse."""
+"""Aimed at: 0.95, 0.95, 0.95, 0.90, 0.90, 0.90. JPEG and halos are weak (docs/nano.md): these keep them from getting worse."""
 
 
 LEAST_ENHANCED = {False: 0.6, True: 0.7}
