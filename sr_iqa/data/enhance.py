@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Image = NDArray[np.float32]
+Image = np.ndarray
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
