@@ -176,7 +176,7 @@ def test_impossible_combinations(tmp_path, overrides, line):
         ["datasets.train.sampling={strategy: smp, temperature: 2, metric: nano}", "datasets.train.scores=x"],
         ["datasets.train.sampling={strategy: amo, metric: nano}"],
         ["train.reward_opt={metric: nano, weight: 1}", "lora.rank=4"],
-        ["train.metric_opt={type: ms_ssim, loss_weight: 0.1}"],
+        ["train.metric_opt={type: gmsd, loss_weight: 0.1}"],
         ["train.neg_opt={type: NegativeLoss}"],
         ["train=~"],
         ["train.optim_g.type=torch.optim.SGD", "train.optim_g.betas=~", "train.optim_g={type: torch.optim.SGD, lr: 1}"],
