@@ -19,6 +19,8 @@ class SSIM(nn.Module):
     In float64 on values of 0..255. For the plain way, an 11 x 11 window per channel, torch has no fast path on the CPU.
     """
 
+    window: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("window", gaussian_band(), persistent=False)
