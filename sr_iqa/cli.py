@@ -13,7 +13,12 @@ from sr_iqa.errors import UsageError, UserError
 if TYPE_CHECKING:
     from sr_iqa.config import Loaded
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split(":")[0])
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Super-resolution training guided by image quality assessment.",
+)
 data_app = typer.Typer(no_args_is_help=True, help="Check, pack, score and look at data sets.")
 iqa_app = typer.Typer(no_args_is_help=True, help="The metrics: list, fetch weights, score images.")
 adapter_app = typer.Typer(no_args_is_help=True, help="LoRA adapters: what is inside, merge into a network.")
