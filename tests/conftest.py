@@ -2,6 +2,7 @@ import os
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # child processes too: sums depend on the number of threads
 
 import numpy as np
 import pytest
