@@ -183,7 +183,7 @@ def test_impossible_combinations(tmp_path, overrides, line):
     ],
 )
 def test_possible_combinations(tmp_path, overrides):
-    run(tmp_path, GOOD, *overrides)
+    assert isinstance(run(tmp_path, GOOD, *overrides), tuple)  # notes at most
 
 
 @pytest.mark.parametrize(
