@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -259,4 +260,8 @@ def _read(folder: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / file).is_file():
             raise AdapterError(f"{folder}: not an adapter folder, there is no {file}.")
-    return read_metadata(folder / WEIGHTS_FILE), load_file(folder / WEIGHTS_FILE)
+    try:
+        json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["r"]
+        return read_metadata(folder / WEIGHTS_FILE), load_file(folder / WEIGHTS_FILE)
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise AdapterError(f"{folder}: a damaged adapter: {error}") from error

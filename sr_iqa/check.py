@@ -219,6 +219,8 @@ def _data_sources(options: Options) -> Iterator[Finding]:
             yield path, "type paired needs dataroot_lq"
         if data.dataroot_lq and data.degradation:
             yield (*path, "degradation"), "LQs are given by dataroot_lq, they cannot be synthesised too; remove one of the two"
+        if path[-1] == "val" and not (data.dataroot_lq or data.degradation or _is_store(data) or data.type == "paired"):
+            yield path, "there is no LQ to evaluate: give dataroot_lq, or degradation to synthesise it (preset: bicubic, hggt, realesrgan)"
         if data.dataroot_labels and data.type != "multi_gt":
             yield (*path, "dataroot_labels"), f"labels belong to type multi_gt, not {data.type}"
 
@@ -243,6 +245,8 @@ def _unused(options: Options) -> Iterator[Finding]:
     data = options.datasets.train
     if data and data.type != "multi_gt" and data.sampling.strategy != "original":
         yield (*TRAIN, "sampling", "strategy"), f"there is one GT per image in type {data.type}, nothing to choose from"
+    if data and not (data.dataroot_lq or data.degradation or _is_store(data)):
+        yield TRAIN, "no dataroot_lq and no degradation: LQs are the originals made smaller (preset: bicubic)"
     if options.lora and options.path.pretrain_network_g is None:
         yield ("lora",), "the frozen network starts from random weights; give path.pretrain_network_g"
 

@@ -43,6 +43,8 @@ def load_weights(path: Path | str, key: str | None = None) -> dict[str, Tensor]:
     """
     path = Path(path)
     if path.is_dir():
+        if (path / "adapter_config.json").is_file():
+            raise CheckpointError(f"{path} is an adapter: give it as --adapter, and the weights that it was trained on as --model.")
         raise CheckpointError(f"{path} is a folder; give the weight file in it.")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weight file.{_nearest(path.name, _names_beside(path), ' Did you mean {}?')}")
@@ -182,8 +184,8 @@ def _read_pickle(path: Path) -> object:
         raise CheckpointError(
             f"{path}: not loaded, because it is damaged or holds Python objects that could run code; only tensors are accepted."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged, truncated or not a PyTorch file: {error}") from error
+    except Exception as error:  # a damaged pickle makes torch raise almost anything
+        raise CheckpointError(f"{path}: damaged, truncated or not a PyTorch file ({type(error).__name__}: {error})") from error
 
 
 def _choose(content: object, key: str | None, path: Path) -> dict[str, Tensor]:

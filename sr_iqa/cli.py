@@ -62,7 +62,13 @@ def _data_options(opt: Path, overrides: list[str] | None, split: str):  # noqa: 
 def _device(name: str) -> str:
     import torch
 
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
+    return name
 
 
 # ---------------------------------------------------------------- the main job
@@ -127,7 +133,7 @@ def infer(
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the results are written, as PNG.")],
     tile: Annotated[int, typer.Option(min=0, help="LQ tile side in pixels; 0 for whole images.")] = 0,
     adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter folder to put on the network.")] = None,
-    scale: Annotated[float, typer.Option(help="Adapter scale: 0 is the base network, 1 the full adapter.")] = 1.0,
+    scale: Annotated[float, typer.Option(min=0, max=1, help="Adapter scale: 0 is the base network, 1 the full adapter.")] = 1.0,
     device: Device = "auto",
 ) -> None:
     """Upscale images."""
@@ -146,8 +152,8 @@ def data_verify(opt: OptFile, set_: Overrides = None, split: Split = "train") ->
     """Find every bad image, size, label and missing file before training does; exit 1 if there is any."""
     from sr_iqa.data.sets import verify
 
-    _, data = _data_options(opt, set_, split)
-    problems = verify(data)
+    options, data = _data_options(opt, set_, split)
+    problems = verify(data, options.scale)
     for problem in problems:
         _say(str(problem))
     if problems:
@@ -163,10 +169,11 @@ def data_pack(
     split: Split = "train",
 ) -> None:
     """Pack a data set into one LMDB store from which crops are read without decoding images."""
+    from sr_iqa.data.sets import crop_side
     from sr_iqa.data.store import pack
 
-    _, data = _data_options(opt, set_, split)
-    _say(f"{pack(data, output)} sets packed into {output}")
+    options, data = _data_options(opt, set_, split)
+    _say(f"{pack(data, output, scale=options.scale, smallest=crop_side(data))} sets packed into {output}")
 
 
 @data_app.command("score")
@@ -201,7 +208,7 @@ def data_stats(opt: OptFile, set_: Overrides = None, split: Split = "train") -> 
 @data_app.command("show")
 def data_show(
     opt: OptFile,
-    n: Annotated[int, typer.Option("--n", min=0, help="Sample number.")],
+    n: Annotated[int, typer.Option("--n", min=0, max=2**62, help="Sample number.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The PNG to write.")] = Path("sample.png"),
     set_: Overrides = None,
 ) -> None:
@@ -285,7 +292,7 @@ def adapter_merge(
     adapter: Path,
     model: Annotated[Path, typer.Option("-m", "--model", help="The base network's weights.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The merged weights to write (.safetensors).")],
-    scale: Annotated[float, typer.Option(help="Adapter scale.")] = 1.0,
+    scale: Annotated[float, typer.Option(min=0, max=1, help="Adapter scale.")] = 1.0,
 ) -> None:
     """Fold an adapter into its base network: plain weights that any tool loads."""
     from sr_iqa.inference import merge_adapter
@@ -332,6 +339,7 @@ def main() -> None:
     """Entry point: user errors become one or two lines; `--debug` (or SR_IQA_DEBUG=1) shows the traceback."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
+    sys.path.append(str(Path.cwd()))  # dotted paths in option files may name the user's own modules
     try:
         app(args=[a for a in arguments if a != "--debug"], standalone_mode=True)
     except UserError as error:
@@ -339,3 +347,8 @@ def main() -> None:
             raise
         _warn(f"error: {error}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        _warn(f"error: {error.filename}: {error.strerror}")
+        sys.exit(1)

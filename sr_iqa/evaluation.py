@@ -63,7 +63,7 @@ def evaluate(
         return image
 
     source = {"data": data.name or str(data.dataroot_gt), "lq": _lq_source(data)}
-    return _evaluate(output, reader or load_sets(data)[0], metrics, scale, crop_border, max_images, device, source)
+    return _evaluate(output, reader or load_sets(data, scale)[0], metrics, scale, crop_border, max_images, device, source)
 
 
 def evaluate_folder(
@@ -85,7 +85,7 @@ def evaluate_folder(
         return read_image(_output_file(reader.sets[i].name, files, outputs))
 
     source = {"data": data.name or str(data.dataroot_gt), "outputs": str(outputs)}
-    return _evaluate(output, load_sets(data)[0], metrics, scale, crop_border, max_images, torch.device(device), source)
+    return _evaluate(output, load_sets(data, scale)[0], metrics, scale, crop_border, max_images, torch.device(device), source)
 
 
 def gold_standard(
@@ -100,7 +100,7 @@ def gold_standard(
     Returns metric -> {mean, per_image, best: {image: GT}, scores: {image: {GT: value}}, lower_better, identity}, native values;
     full-reference metrics are left out.
     """
-    reader, sets = load_sets(data)
+    reader, sets = load_sets(data, scale)
     sets = sets[:max_images]
     judges = [judge for judge in _judges(metrics, scale, device) if judge.mode == "NR"]
     found = [(i, _score_gts(judges, reader, i, device)) for i in share(len(sets))]
@@ -184,7 +184,7 @@ def _evaluate(
 ) -> Evaluation:
     sets = reader.sets[:max_images]
     judges = _judges(metrics, scale, device)
-    found = [(i, _score_output(output(reader, i), reader, i, judges, crop_border, device)) for i in share(len(sets))]
+    found = [(i, _score_output(output(reader, i), reader, i, judges, scale, crop_border, device)) for i in share(len(sets))]
     rows = dict(gather_objects(found))
     columns = _columns(judges, crop_border)
     values = {column: np.array([rows[i][column] for i in range(len(sets))], np.float64) for column in columns}
@@ -198,13 +198,13 @@ def _references(entry: GTSet) -> list[int]:
 
 
 def _score_output(
-    image: np.ndarray, reader: Reader, i: int, judges: Sequence[Metric | _Grid], crop_border: int, device: Device
+    image: np.ndarray, reader: Reader, i: int, judges: Sequence[Metric | _Grid], scale: int, crop_border: int, device: Device
 ) -> dict[str, float]:
     """Every column's value for the output `image` (uint8) of set i."""
     entry = reader.sets[i]
     members = [0, *(k for k in _references(entry) if k != 0)]
     sr = to_tensor(image)[None].to(device)
-    gts = to_tensor(np.stack([_cut_to(reader.image(i, k), image.shape, entry.name) for k in members])).to(device)
+    gts = to_tensor(np.stack([_cut_to(reader.image(i, k), image.shape, scale, entry.name) for k in members])).to(device)
     inside = _inside(image.shape, crop_border, entry.name)
     row = {}
     with torch.no_grad():
@@ -229,13 +229,13 @@ def _score_gts(judges: Sequence[Metric | _Grid], reader: Reader, i: int, device:
     return rows
 
 
-def _cut_to(gt: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """The GT without the few last rows and columns that a synthesised LQ could not cover; UserError for any other size."""
-    surplus = [have - want for have, want in zip(gt.shape[:2], shape[:2], strict=True)]
-    if min(surplus) < 0 or max(surplus) >= 8:
-        sizes = f"{shape[0]}x{shape[1]} (height x width), its GTs {gt.shape[0]}x{gt.shape[1]}"
-        raise UserError(f"set {name}: the output is {sizes}; check the scale, and that outputs and GTs belong together")
-    return gt[: shape[0], : shape[1]]
+def _cut_to(gt: np.ndarray, shape: tuple[int, ...], scale: int, name: str) -> np.ndarray:
+    """The GT without the last rows and columns that an LQ `scale` times smaller does not cover; UserError for any other size."""
+    height, width = (side // scale * scale for side in gt.shape[:2])
+    if shape[:2] != (height, width):
+        sizes = f"{shape[1]}x{shape[0]} (width x height), its GTs are {gt.shape[1]}x{gt.shape[0]}"
+        raise UserError(f"set {name}: the output is {sizes}; at scale {scale} outputs must be {width}x{height}")
+    return gt[:height, :width]
 
 
 def _inside(shape: tuple[int, ...], border: int, name: str) -> tuple[Any, ...]:

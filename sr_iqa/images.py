@@ -19,6 +19,7 @@ try:
 except ImportError as error:  # the GUI build of OpenCV, pulled in by basicsr, needs libGL
     raise ImportError(f"OpenCV cannot be loaded ({error}). Mend it with: pip install --force-reinstall opencv-python-headless") from error
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is said by ImageError, once
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .adapters import load_adapter, merge, set_scale
 from .checkpoints import load_network, read_metadata, save_weights
 from .errors import UserError
-from .images import ImageError, list_images, read_image_lenient, to_tensor, to_uint8, write_png
+from .images import SUFFIXES, ImageError, list_images, read_image_lenient, to_tensor, to_uint8, write_png
 from .modes import eval_mode
 
 
@@ -56,6 +56,8 @@ def infer_folder(net: nn.Module, inputs: Path, out: Path, tile: int = 0, device:
     """
     inputs, out = Path(inputs), Path(out)
     paths = [inputs] if inputs.is_file() else list_images(inputs)
+    if out.is_file() or out.suffix.lower() in SUFFIXES:
+        raise UserError(f"{out}: give a folder; the results are written there under their inputs' names, as PNG")
     _check_names(paths, inputs, out)
     net = net.to(device)
     failures = []

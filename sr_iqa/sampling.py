@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -19,17 +19,26 @@ from .names import find
 
 
 class Strategy(Protocol):
-    """What the stream and the trainer need to know of a strategy."""
+    """What the stream and the trainer need to know of a strategy; one that chooses online is an OnlineStrategy."""
 
     needs_labels: ClassVar[bool]
     """It draws among the effective positives: sets without one are left out."""
     needs_scores: ClassVar[bool]
     """It needs the table made by `sr-iqa data score`."""
     online: ClassVar[bool]
-    """It chooses in the training step, by `choose_online`, from the crops of all members."""
+    """It chooses in the training step from the crops of all members."""
 
     def probabilities(self, scores: np.ndarray | None, positive: np.ndarray) -> np.ndarray:
         """Probability of each member, (K + 1,), from its scores (K + 1,) and marks of P (K + 1,)."""
+        ...
+
+
+@runtime_checkable
+class OnlineStrategy(Strategy, Protocol):
+    """A strategy that sees the scores of a sample's crops."""
+
+    def choose_online(self, scores: Tensor) -> Tensor:
+        """(B, M) scores of the crops of all members -> (B,) the member that supervises each sample."""
         ...
 
 
@@ -104,7 +113,11 @@ class ArgmaxOnline:
     online: ClassVar[bool] = True
 
     def probabilities(self, scores: np.ndarray | None, positive: np.ndarray) -> np.ndarray:
-        raise TypeError("amo chooses in the training step: use choose_online")
+        raise TypeError("amo chooses in the training step")
+
+    def choose_online(self, scores: Tensor) -> Tensor:
+        """The lowest index wins ties, and NaN never wins."""
+        return scores.nan_to_num(nan=float("-inf"), neginf=float("-inf")).argmax(dim=1)
 
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
@@ -139,6 +152,8 @@ def build_strategy(options: SamplingOptions) -> Strategy:
     except TypeError as error:
         need = "needs `temperature`, in the metric's units" if options.temperature is None else "takes no `temperature`"
         raise UserError(f"sampling: strategy {options.strategy} {need} ({error})") from error
+    if strategy.online and not isinstance(strategy, OnlineStrategy):
+        raise UserError(f"sampling: strategy {options.strategy} says that it is online, but has no method choose_online(scores)")
     if (strategy.needs_scores or strategy.online) and options.metric is None:
         raise UserError(f"sampling: strategy {options.strategy} needs `metric`, the quality predictor behind its choice")
     return strategy
@@ -148,11 +163,6 @@ def choose(probabilities: np.ndarray, u: float) -> int:
     """The member whose share of the cumulative probability holds u, 0 <= u < 1; members of probability 0 are never chosen."""
     member = int(np.searchsorted(np.cumsum(probabilities), u * probabilities.sum(), side="right"))
     return min(member, int(np.flatnonzero(probabilities)[-1]))  # rounding of the sum must not reach past the last one
-
-
-def choose_online(scores: Tensor) -> Tensor:
-    """(B, M) scores of crops -> (B,) the best member; the lowest index wins ties, and NaN never wins."""
-    return scores.nan_to_num(nan=float("-inf"), neginf=float("-inf")).argmax(dim=1)
 
 
 def _softmax(scores: np.ndarray | None, among: np.ndarray, temperature: float) -> np.ndarray:

@@ -50,11 +50,15 @@ def refused(tmp_path, *overrides, text=GOOD):
 
 
 def test_a_good_file_passes_and_missing_data_are_notes(tmp_path):
-    notes = run(tmp_path, GOOD)
+    notes = run(tmp_path, GOOD, "datasets.train.degradation={preset: hggt}")
     assert [note.replace(f"{tmp_path}/", "") for note in notes] == [
         "run.yml:6: datasets.train.dataroot_gt: sets/images is not there; training will need it",
         "run.yml:7: datasets.train.dataroot_labels: sets/labels is not there; training will need it",
     ]
+
+
+def test_lqs_that_are_nobodys_choice_are_noted(tmp_path):
+    assert any("LQs are the originals made smaller" in note for note in run(tmp_path, GOOD))
 
 
 def test_options_made_in_python_are_checked_too():
@@ -143,8 +147,9 @@ def test_arguments_of_a_basicsr_network(tmp_path):
             "datasets.train.degradation: LQs are given by dataroot_lq",
         ),
         (["datasets.val={type: paired, dataroot_gt: x}"], "datasets.val: type paired needs dataroot_lq"),
+        (["datasets.val={type: single_gt, dataroot_gt: x}"], "datasets.val: there is no LQ to evaluate: give dataroot_lq, or degradation"),
         (
-            ["datasets.val={type: single_gt, dataroot_gt: x, dataroot_labels: y}"],
+            ["datasets.val={type: single_gt, dataroot_gt: x, dataroot_labels: y, degradation: {preset: bicubic}}"],
             "datasets.val.dataroot_labels: labels belong to type multi_gt",
         ),
         (

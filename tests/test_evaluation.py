@@ -213,6 +213,9 @@ def test_a_wrong_size_names_the_set(sets, tmp_path):
     write_png(outputs / f"{name}.png", picture(32))
     with pytest.raises(UserError, match=f"set {name}: the output is 32x32 .* 64x64"):
         evaluate_folder(outputs, data_of(sets), ["psnr"], scale=4)
+    write_png(outputs / f"{name}.png", picture(64)[3:-3, 3:-3])  # a border cut off would be compared out of place
+    with pytest.raises(UserError, match=f"set {name}: the output is 58x58 .* must be 64x64"):
+        evaluate_folder(outputs, data_of(sets), ["psnr"], scale=4)
 
 
 def test_a_border_that_leaves_nothing_is_an_error(sets, tmp_path):

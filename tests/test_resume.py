@@ -129,8 +129,10 @@ def test_a_damaged_checkpoint_is_passed_over(root):
     path = folder / "training_states" / "6.pt"
     path.write_bytes(path.read_bytes()[:2000])
     (folder / "training_states" / ".tmp-12345678-9.pt").write_bytes(b"half")
+    (folder / "training_states" / "9.pt").write_bytes(b"junk\n")
     run(root, "damaged")
     assert "6.pt cannot be used" in (folder / "train.log").read_text()
+    assert "9.pt cannot be used" in (folder / "train.log").read_text()
     assert "at step 3" in (folder / "train.log").read_text()
     assert differences(whole, state(folder, 6)) == []
     assert [line["step"] for line in lines(folder)] == [1, 2, 3, 4, 5, 6]
@@ -169,6 +171,29 @@ def test_fresh_keeps_the_old_run_under_another_name(root):
     (archived,) = folder.parent.glob("again_archived_*")
     assert (archived / "training_states" / "3.pt").exists()
     assert [path.name for path in (folder / "training_states").iterdir()] == ["1.pt"]
+
+
+@pytest.mark.parametrize("change", [{"train": {"optim_g": {"lr": -1}}}, {"network_g": {"num_heads": [3]}}])
+def test_fresh_archives_nothing_before_the_new_run_can_start(root, change):
+    folder = run(root, "stays", {"train": {"total_iter": 1}})
+    with pytest.raises(UserError):
+        run(root, "stays", change, fresh=True)
+    assert (folder / "training_states" / "1.pt").exists() and not list(folder.parent.glob("stays_archived_*"))
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(root, tmp_path):
+    hold = (
+        "import sys, time; from pathlib import Path; from sr_iqa.training.folder import RunFolder, only_run_in\n"
+        f"with only_run_in(RunFolder(Path({str(root / 'runs' / 'shared')!r}))): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"is being trained by process {other.pid} on "):
+            run(root, "shared")
+        assert not (root / "runs" / "shared").exists()
+        other.kill()
+        other.wait()
+    assert state(run(root, "shared"), 6)["step"] == 6
 
 
 def test_old_states_are_removed_and_weights_kept(root):

@@ -7,7 +7,7 @@ from scipy.stats import chisquare
 
 from sr_iqa.config.models import SamplingOptions
 from sr_iqa.errors import UserError
-from sr_iqa.sampling import ALIASES, STRATEGIES, build_strategy, choose, choose_online, resolve_strategy
+from sr_iqa.sampling import ALIASES, STRATEGIES, ArgmaxOnline, UniformAll, build_strategy, choose, resolve_strategy
 
 SCORES = np.array([50.0, 53.0, 56.0, 41.0, 53.0])
 POSITIVE = np.array([False, True, True, False, False])
@@ -79,7 +79,27 @@ def test_choose_covers_the_unit_interval_and_never_takes_the_impossible():
 
 def test_online_choice_takes_the_best_crop_and_the_lowest_index_of_ties():
     scores = torch.tensor([[1.0, 3.0, 3.0], [5.0, 5.0, 5.0], [-2.0, -3.0, -1.0], [float("nan"), 0.0, -1.0]])
-    assert choose_online(scores).tolist() == [1, 0, 2, 1]
+    assert ArgmaxOnline().choose_online(scores).tolist() == [1, 0, 2, 1]
+
+
+class WorstOnline:
+    needs_labels, needs_scores, online = False, False, True
+
+    def probabilities(self, scores, positive):
+        raise TypeError
+
+    def choose_online(self, scores):
+        return scores.argmin(dim=1)
+
+
+class OnlineInName(UniformAll):
+    online = True
+
+
+def test_an_online_strategy_must_be_able_to_choose():
+    assert build("tests.test_sampling.WorstOnline").online
+    with pytest.raises(UserError, match="no method choose_online"):
+        build("tests.test_sampling.OnlineInName")
 
 
 def test_nan_scores_and_missing_scores_are_errors():

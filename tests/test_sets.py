@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sr_iqa.config.models import DataOptions
+from sr_iqa.config.models import DataOptions, TrainDataOptions
 from sr_iqa.data.gtset import effective_label
 from sr_iqa.data.sets import find_sets, load_sets, statistics, verify
 from sr_iqa.errors import UserError
@@ -167,8 +167,20 @@ def test_lq_faults(tmp_path):
     (root / "lq" / f"{names[3]}.png").write_bytes(b"")
     problems = {p.path.stem: p.message for p in verify(options(root, dataroot_lq=root / "lq"))}
     assert set(problems) == {names[1], names[2], names[3], names[5]}
-    assert "LQ is 15x15" in problems[names[1]] and "factor of 4" in problems[names[1]] and "needs 16x16" in problems[names[2]]
+    assert "LQ is 15x15" in problems[names[1]] and "at scale 4" in problems[names[1]] and "needs 16x16" in problems[names[2]]
     assert "unreadable" in problems[names[3]] and problems[names[5]] == "missing LQ"
+
+
+def test_lqs_of_another_scale_and_gts_smaller_than_the_crop_are_found(tmp_path):
+    root = make_sets(tmp_path, n=3, k=1)
+    for s in find_sets(options(root)):
+        save(root / "lq" / f"{s.name}.png", picture(16))
+    given = options(root, dataroot_lq=root / "lq")
+    assert verify(given, scale=4) == []
+    assert [p.message for p in verify(given, scale=2)] == ["LQ is 16x16, but at scale 2 a GT of 64x64 needs 32x32"] * 3
+    cropped = TrainDataOptions.model_validate({**options(root).model_dump(), "gt_size": 72, "batch_size_per_gpu": 1})
+    assert all("is 64x64, smaller than the crop (datasets.train.gt_size: 72)" in p.message for p in verify(cropped, scale=4))
+    assert len(verify(cropped, scale=4)) == 3
 
 
 @pytest.mark.parametrize(

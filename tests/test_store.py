@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import pickle
 
+import lmdb
 import numpy as np
 import pytest
 
@@ -58,6 +59,23 @@ def test_packing_refuses_or_skips_bad_sets(tmp_path):
     assert not list(tmp_path.glob("*x.lmdb*"))
     assert pack(options(root, on_bad_set="skip"), tmp_path / "x.lmdb") == 2
     assert [s.name[:4] for s in StoreReader(tmp_path / "x.lmdb").sets] == ["0000", "0002"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "lmdb of others"])
+def test_packing_replaces_nothing_but_stores(tmp_path, kind):
+    root, path = make_sets(tmp_path, n=2, k=0), tmp_path / "x.lmdb"
+    if kind == "file":
+        path.write_text("thesis")
+    elif kind == "folder":
+        path.mkdir()
+        (path / "thesis.txt").write_text("thesis")
+    else:
+        with lmdb.open(str(path)) as environment, environment.begin(write=True) as transaction:
+            transaction.put(b"0001", b"png")
+    before = sorted((p.name, p.stat().st_size) for p in ([path] if path.is_file() else path.iterdir()))
+    with pytest.raises(UserError, match=r"x\.lmdb exists and is no store"):
+        pack(options(root), path)
+    assert before == sorted((p.name, p.stat().st_size) for p in ([path] if path.is_file() else path.iterdir()))
 
 
 def test_replacing_a_store_shows_the_new_pixels(packed, tmp_path):

@@ -170,15 +170,17 @@ def test_given_lq_is_cropped_where_the_gt_is(tmp_path):
         name = f"{i:04d}-{16 * i}-8"
         save(root / "images" / "original" / f"{name}.png", np.dstack([rows, columns, rows * 0 + i]).astype(np.uint8))
         save(root / "lq" / f"{name}.png", np.dstack([rows[::4, ::4], columns[::4, ::4], rows[::4, ::4] * 0 + i]).astype(np.uint8))
-    given = make_stream(data_options(root, dataroot_lq=root / "lq"), "original")
+    given = make_stream(data_options(root, dataroot_lq=root / "lq", degradation=None), "original")
     for n in range(12):
         sample = given[n]
         lq, gt = sample["lq"].int(), sample["gts"][0].int()
         offset = gt.reshape(3, 8, 4, 8, 4).amin((2, 4)) - lq
         assert (offset == 0).all()
     pack(data_options(root, dataroot_lq=root / "lq"), tmp_path / "y.lmdb")
-    stored = make_stream(data_options(root, dataroot_gt=tmp_path / "y.lmdb"), "original")
+    stored = make_stream(data_options(root, dataroot_gt=tmp_path / "y.lmdb", degradation=None), "original")
     assert all(same(stored[n], given[n]) for n in range(4))
+    with pytest.raises(UserError, match="holds LQs"):
+        make_stream(data_options(root, dataroot_gt=tmp_path / "y.lmdb"), "original")
 
 
 def test_plain_folders_work(tmp_path):
@@ -243,7 +245,7 @@ def test_wrong_sizes_stop_at_the_start(root, tmp_path):
     small = make_sets(tmp_path, n=1, k=0, size=64)
     save(small / "lq" / "0000-0-8.png", picture(32))
     with pytest.raises(UserError, match="at scale 4 a GT of 64x64 needs 16x16"):
-        make_stream(data_options(small, dataroot_lq=small / "lq"))
+        make_stream(data_options(small, dataroot_lq=small / "lq", degradation=None))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

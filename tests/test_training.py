@@ -226,13 +226,40 @@ def test_the_guard_takes_back_an_update_of_nan():
 
 
 def test_amo_trains_on_the_crops_that_q_likes_best(root):
-    made, _ = built(root, "amo", {"datasets": {"train": {"sampling": {"strategy": "amo", "metric": "nano"}}}})
+    made, meter = built(root, "amo", {"datasets": {"train": {"sampling": {"strategy": "amo", "metric": "nano"}}}})
     batch = one_batch(made)
-    gt, member = choose_gt(made, batch)
+    gt, member = choose_gt(made, batch, meter)
     for i, crops in enumerate(batch["gts"]):
         scores = made.judge.signed(crops / 255)
         assert member[i] == scores.argmax()
         assert torch.equal(gt[i], crops[member[i]] / 255)
+
+
+def test_an_online_strategy_of_the_users_chooses(root):
+    sampling = {"strategy": "tests.test_sampling.WorstOnline", "metric": "nano"}
+    made, meter = built(root, "worst", {"datasets": {"train": {"sampling": sampling}}})
+    batch = one_batch(made)
+    with torch.no_grad():
+        scores = made.judge.signed(batch["gts"].flatten(0, 1).float() / 255).unflatten(0, batch["gts"].shape[:2])
+    assert torch.equal(choose_gt(made, batch, meter)[1], scores.argmin(1))
+
+
+def test_a_nan_score_of_a_crop_stops_the_run(root, monkeypatch):
+    made, meter = built(root, "nan_crop", {"datasets": {"train": {"sampling": {"strategy": "amo", "metric": "nano"}}}})
+    monkeypatch.setattr(made.judge, "signed", lambda x: torch.full((len(x),), float("nan")))
+    train_step(made, [one_batch(made)], meter)
+    with pytest.raises(NonFiniteError, match="q_crops became NaN"):
+        meter.read()
+
+
+class WrongSize(torch.nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 3, 1)
+
+
+def test_a_network_of_another_scale_is_named(root):
+    with pytest.raises(UserError, match=r"network_g: tests.test_training.WrongSize makes \(1, 3, 16, 16\)"):
+        run(root, "wrong_size", {"network_g": {"type": "tests.test_training.WrongSize"}})
 
 
 def test_chosen_gts_are_counted(root):

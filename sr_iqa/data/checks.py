@@ -25,14 +25,20 @@ SHOWN = 20
 
 def check_images(
     sets: Sequence[GTSet],
+    scale: int | None = None,
+    smallest: int = 1,
     keep: Callable[[GTSet, Images], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Problem]:
-    """All problems of the sets' images, found by decoding them in threads; `keep` gets the images of each good set, in order."""
-    usual = _usual_factor(sets)
+    """All problems of the sets' images, found by decoding them in threads; `keep` gets the images of each good set, in order.
+
+    LQs must be `scale` times smaller than their GTs (where it is not given, by the factor that most pairs have), and no side of a GT may
+    be below `smallest` pixels, the training crop.
+    """
+    factor = scale or _usual_factor(sets)
     found: list[Problem] = []
     for done, (gt_set, (images, problems)) in enumerate(_decoded(sets), 1):
-        problems = problems or list(_size_problems(gt_set, images, usual))
+        problems = problems or list(_size_problems(gt_set, images, factor, smallest))
         found += problems
         if keep is not None and not problems:
             keep(gt_set, images)
@@ -80,14 +86,16 @@ def _decode_set(gt_set: GTSet) -> tuple[Images, list[Problem]]:
     return images, problems
 
 
-def _size_problems(gt_set: GTSet, images: Images, factor: int) -> Iterator[Problem]:
+def _size_problems(gt_set: GTSet, images: Images, factor: int, smallest: int) -> Iterator[Problem]:
     h, w = images[0].shape[:2]
+    if min(h, w) < smallest:
+        yield Problem(gt_set.paths[0], f"is {w}x{h}, smaller than the crop (datasets.train.gt_size: {smallest})", gt_set.name)
     for member, image in images.items():
         y, x = image.shape[:2]
         if member == LQ and gt_set.lq is not None:
             if (h // factor, w // factor) != (y, x):
-                wanted = f"its GT of {w}x{h} needs {w // factor}x{h // factor}"
-                yield Problem(gt_set.lq, f"LQ is {x}x{y}, but at this data set's factor of {factor} {wanted}", gt_set.name)
+                wanted = f"a GT of {w}x{h} needs {w // factor}x{h // factor}"
+                yield Problem(gt_set.lq, f"LQ is {x}x{y}, but at scale {factor} {wanted}", gt_set.name)
         elif (y, x) != (h, w):
             yield Problem(gt_set.paths[int(member)], f"is {x}x{y}, but its original is {w}x{h}", gt_set.name)
 

@@ -6,13 +6,13 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from ..config.models import DataOptions
+from ..config.models import DataOptions, TrainDataOptions
 from .checks import check_images, refuse_or_skip
 from .gtset import LABELS, GTSet, Problem
 from .layouts import scan
 from .store import FolderReader, Reader, StoreReader, is_store, open_reader
 
-__all__ = ["GTSet", "Problem", "find_sets", "load_sets", "statistics", "verify"]
+__all__ = ["GTSet", "Problem", "crop_side", "find_sets", "load_sets", "statistics", "verify"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +26,20 @@ def find_sets(data: DataOptions) -> list[GTSet]:
     return sets
 
 
-def verify(data: DataOptions) -> list[Problem]:
-    """Everything that would keep sets from being used, found by decoding every image."""
+def verify(data: DataOptions, scale: int | None = None) -> list[Problem]:
+    """Everything that would keep sets from being used at `scale`, found by decoding every image."""
     if is_store(data.dataroot_gt):
         return list(StoreReader(data.dataroot_gt).problems())
     sets, problems = scan(data)
-    return problems + check_images(sets)
+    return problems + check_images(sets, scale, crop_side(data))
 
 
-def load_sets(data: DataOptions) -> tuple[Reader, Sequence[GTSet]]:
+def crop_side(data: DataOptions) -> int:
+    """The least side of a GT in pixels: the training crop's, or 1 for data that are not cropped."""
+    return data.gt_size if isinstance(data, TrainDataOptions) else 1
+
+
+def load_sets(data: DataOptions, scale: int | None = None) -> tuple[Reader, Sequence[GTSet]]:
     """A reader of the sets that passed the checks of `verify`; raises UserError or skips bad sets, as `on_bad_set` says.
 
     Folders are decoded once, in threads, before anything starts (about 5 ms per 512x512 PNG and core). A store was checked when it was
@@ -45,7 +50,7 @@ def load_sets(data: DataOptions) -> tuple[Reader, Sequence[GTSet]]:
         return reader, reader.sets
     sets, problems = scan(data)
     logger.info("checking the images of %d sets in %s (a packed store is checked once)", len(sets), data.dataroot_gt)
-    problems += check_images(sets)
+    problems += check_images(sets, scale, crop_side(data))
     bad = {problem.set_name for problem in problems}
     good = [gt_set for gt_set in sets if gt_set.name not in bad]
     refuse_or_skip(data, problems, len(good))

@@ -156,16 +156,24 @@ def open_reader(data: DataOptions, sets: Sequence[GTSet] | None = None) -> Reade
     return FolderReader(scan(data)[0] if sets is None else sets)
 
 
-def pack(data: DataOptions, path: Path, progress: Callable[[int, int], None] | None = None) -> int:
+def pack(
+    data: DataOptions,
+    path: Path,
+    progress: Callable[[int, int], None] | None = None,
+    scale: int | None = None,
+    smallest: int = 1,
+) -> int:
     """Writes the sets of `data`, every image decoded and checked, to the store `path`; returns their number.
 
-    `progress` is called with (sets done, sets in all). The store appears complete or not at all. Raises UserError naming the bad sets,
-    or leaves them out where `data.on_bad_set` is skip.
+    `progress` is called with (sets done, sets in all); `scale` and `smallest` as in check_images. The store appears complete or not at
+    all, in place of an earlier store if there is one. Raises UserError naming the bad sets, or leaves them out where `data.on_bad_set`
+    is skip; and where `path` is something else than a store of ours, which is not replaced.
     """
     if not is_store(path):
         raise UserError(f"{path}: a store's name ends in .lmdb")
     if is_store(data.dataroot_gt):
         raise UserError(f"{data.dataroot_gt} is a store already")
+    _refuse_foreign(path)
     sets, problems = scan(data)
     records: list[dict[str, Any]] = []
     try:
@@ -174,7 +182,7 @@ def pack(data: DataOptions, path: Path, progress: Callable[[int, int], None] | N
             def keep(gt_set: GTSet, images: Images) -> None:
                 records.append(_write(environment, len(records), gt_set, images))
 
-            problems += check_images(sets, keep, progress)
+            problems += check_images(sets, scale, smallest, keep, progress)
             refuse_or_skip(data, problems, len(records))
             with environment.begin(write=True) as transaction:
                 transaction.put(b"meta", json.dumps({"version": VERSION, "sets": records}).encode())
@@ -183,6 +191,19 @@ def pack(data: DataOptions, path: Path, progress: Callable[[int, int], None] | N
         raise UserError(f"{path}: could not be written ({error})") from error
     _forget(path)
     return len(records)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Nothing but a store of this program's, of any version, may be replaced: BasicSR's LMDB folders end in .lmdb too."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        with _environment(path).begin() as transaction:
+            ours = transaction.get(b"meta") is not None
+    except UserError:
+        ours = False
+    if not ours:
+        raise UserError(f"{path} exists and is no store of this program's: choose another name, or remove it yourself")
 
 
 def _write(environment: lmdb.Environment, i: int, gt_set: GTSet, images: Images) -> dict[str, Any]:

@@ -97,6 +97,8 @@ class TrainStream(Dataset[dict[str, Tensor]]):
         """Sets left out because the strategy draws among positives and they have none."""
         if not self.indices:
             raise UserError(f"{data.dataroot_gt}: none of {self.dropped} sets has a positive GT, which the strategy needs")
+        if data.degradation is not None and reader.sets[self.indices[0]].lq is not None:
+            raise UserError(f"{data.dataroot_gt} holds LQs, none can be synthesised: remove datasets.train.degradation, or pack it anew")
         self._check_sizes()
         self._shares = None if strategy.online else self._probabilities(scores)
 

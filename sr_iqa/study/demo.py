@@ -25,7 +25,7 @@ from sr_iqa.evaluation import describe_sets, gold_standard, low_quality
 from sr_iqa.images import read_image
 from sr_iqa.iqa.metrics import create_metric
 from sr_iqa.iqa.scores import read_scores, score_data
-from sr_iqa.sampling import choose_online
+from sr_iqa.sampling import ArgmaxOnline
 from sr_iqa.scorecard import member_name
 from sr_iqa.training.build import build_stream
 from sr_iqa.training.folder import provenance
@@ -196,7 +196,7 @@ def local_share(options: Options, scores: Path, samples: int = 400) -> float:
     judge, differ = create_metric(Q), []
     for n in range(samples):
         with torch.no_grad():
-            best = choose_online(judge.signed(stream[n]["gts"].float() / 255)[None])
+            best = ArgmaxOnline().choose_online(judge.signed(stream[n]["gts"].float() / 255)[None])
         differ.append(int(best[0]) != whole[stream.set_index(n)])
     return float(np.mean(differ))
 

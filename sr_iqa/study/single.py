@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from sr_iqa.adapters import set_scale
+from sr_iqa.archs import build_network
+from sr_iqa.checkpoints import load_into, read_metadata
 from sr_iqa.config import Options
 from sr_iqa.data.sheet import sample_sheet
 from sr_iqa.errors import UsageError
@@ -19,10 +22,28 @@ from sr_iqa.training.folder import RunFolder, run_folder
 
 
 def load_model(model: Path, adapter: Path | None = None, adapter_scale: float = 1.0, device: str = "cpu") -> nn.Module:
-    """The network behind `-m`: a run's folder (its newest weights, adapter included) or a weight file."""
-    if RunFolder(model).options.is_file() and adapter is None:
-        return load_trained(model, device)
-    return load_for_inference(model, adapter=adapter, adapter_scale=adapter_scale, device=device)
+    """The network behind `-m`: a run's folder (its newest weights, adapter included) or a weight file.
+
+    Raises:
+        UsageError: an adapter for a run's folder, which brings its own.
+        UserError: weights that are missing, damaged or do not fit.
+    """
+    if not RunFolder(model).options.is_file():
+        return load_for_inference(model, adapter=adapter, adapter_scale=adapter_scale, device=device)
+    if adapter is not None:
+        raise UsageError(f"{model} is a run's folder and brings its own weights; give --adapter with a weight file")
+    net = load_trained(model, device)
+    set_scale(net, adapter_scale)
+    return net
+
+
+def described_model(options: Options, model: Path, device: str) -> nn.Module:
+    """A weight file in the network that it names itself (ours do), or else in the option file's `network_g`."""
+    if model.is_dir() or (model.suffix == ".safetensors" and "network_g" in read_metadata(model)):
+        return load_model(model, device=device)
+    net = build_network(options.network_g)
+    load_into(net, model, options.path.param_key_g)
+    return net.to(device).eval()
 
 
 def run_test(
@@ -47,7 +68,7 @@ def run_test(
     if outputs:
         evaluation = evaluate_folder(outputs, data, val.metrics, options.scale, val.crop_border, val.max_images, device)
     else:
-        net = load_model(model or run_folder(options).root, device=device)
+        net = described_model(options, model, device) if model else load_model(run_folder(options).root, device=device)
         evaluation = evaluate(net, data, val.metrics, options.scale, val.crop_border, val.tile, save_dir, val.max_images)
     if json_file:
         evaluation.write_json(json_file)

@@ -101,12 +101,12 @@ def build(options: Options, accelerator: Accelerator) -> Run:
     if train is None or data is None:
         raise UsageError(f"{options.name}: training needs the blocks `train` and `datasets.train`")
     device = accelerator.device
-    stream = build_stream(options)
     generator = build_generator(options, train, accelerator)
     discriminator = build_discriminator(options, train, accelerator) if train.gan_opt else None
     objective = build_objective(train, device)
     if objective.rewards is not None:
         check_gradient(objective.rewards, data.gt_size)
+    stream = build_stream(options)  # last: folders are decoded here, which may take minutes
     return Run(
         options,
         train,
@@ -131,7 +131,7 @@ def build_stream(options: Options) -> TrainStream:
     if data is None:
         raise UsageError(f"{options.name}: there is no block `datasets.train`")
     strategy = build_strategy(data.sampling)
-    reader, sets = load_sets(data)
+    reader, sets = load_sets(data, options.scale)
     scores = read_scores(data.scores, sets, data.sampling.metric) if strategy.needs_scores else None
     negative = train is not None and train.neg_opt is not None
     stream = TrainStream(reader, data, options.scale, options.manual_seed, strategy, scores, needs_negative=negative)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -77,6 +82,30 @@ class RunFolder:
 
 def run_folder(options: Options) -> RunFolder:
     return RunFolder(options.path.experiments_root / options.name)
+
+
+@contextmanager
+def only_run_in(folder: RunFolder) -> Iterator[None]:
+    """Holds the run's lock file, which the system releases when the process ends, however it ends.
+
+    The file lies beside the folder, so that --fresh can move the folder while it is held.
+
+    Raises:
+        UserError: another process trains this run; says which.
+    """
+    folder.root.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.root.parent / f".{folder.root.name}.lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which loader workers would go on holding after a kill
+        except OSError as error:
+            file.seek(0)
+            raise UserError(
+                f"{folder.root} is being trained by {file.read().strip() or 'another process'}; stop it, or choose another `name`"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def archive(folder: RunFolder) -> Path | None:

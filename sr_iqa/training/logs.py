@@ -176,7 +176,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def is_finished(folder: RunFolder) -> bool:
     """Whether the last start of a run came to its end, the last validation included."""
-    return folder.status.exists() and json.loads(folder.status.read_text(encoding="utf-8"))["state"] == "done"
+    try:
+        return json.loads(folder.status.read_text(encoding="utf-8"))["state"] == "done"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def truncate_metrics(path: Path, step: int) -> None:

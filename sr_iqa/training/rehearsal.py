@@ -16,8 +16,12 @@ def rehearse(run: Run) -> None:
 
     DistributedDataParallel arranges its buckets anew after its first backward pass, which changes the order of its sums: done here, before
     any state is loaded, a resumed run adds in the same order as an undisturbed one. In LoRA runs the gradients are checked.
+
+    Raises:
+        UserError: the generator's outputs are not `scale` times larger than its inputs, or an adapter's gradients are not as they should.
     """
     with eval_mode(run.generator.net):
+        check_scale(run)
         if run.options.lora or world_size() > 1:
             _backward(run.generator, run.data.gt_size // run.options.scale)
         if run.options.lora:
@@ -35,6 +39,19 @@ def _backward(learner: Learner, side: int) -> None:
     output = learner.model(picture)
     weights = torch.rand(output.shape, generator=torch.Generator().manual_seed(1)).to(device)
     (output * weights).sum().backward()
+
+
+@torch.no_grad()
+def check_scale(run: Run) -> None:
+    """One pass on a made-up crop; raises UserError where its size does not come out as the options say."""
+    side, scale = run.data.gt_size // run.options.scale, run.options.scale
+    picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(run.accelerator.device)
+    shape = tuple(run.generator.net(picture).shape)
+    if shape != (1, 3, scale * side, scale * side):
+        raise UserError(
+            f"network_g: {run.options.network_g.type} makes {shape} of (1, 3, {side}, {side}), but at scale {scale} "
+            f"it should make (1, 3, {scale * side}, {scale * side})"
+        )
 
 
 def check_adapter_gradients(net: nn.Module) -> None:

@@ -6,7 +6,6 @@ No random state is stored. Samples are functions of their number n, which is sto
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,8 +56,8 @@ def newest_state(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     for path in _newest_first(folder):
         try:
             return torch.load(path, map_location="cpu", weights_only=True), notes
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            notes.append(f"{path} cannot be used ({type(error).__name__}: {str(error).splitlines()[0]})")
+        except Exception as error:  # a damaged pickle makes torch raise almost anything
+            notes.append(f"{path} cannot be used ({type(error).__name__}: {str(error).partition(chr(10))[0]})")
     return None, notes
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..archs.discriminators import advance_spectral_norm, held_spectral_norm
 from ..distributed import rank
-from ..sampling import choose_online
+from ..sampling import OnlineStrategy
 from .build import Discriminator, Learner, Run
 from .meter import Meter
 from .schedules import generator_learns, learning_rate, reward_weight
@@ -46,7 +46,7 @@ def micro_step(run: Run, batch: Batch, meter: Meter) -> None:
     """Forward and backward of one micro-batch; on the last one of a step also the updates."""
     batch = {name: value.to(run.accelerator.device, non_blocking=True) for name, value in batch.items()}
     lq = unit(batch["lq"])
-    gt, batch["member"] = choose_gt(run, batch)
+    gt, batch["member"] = choose_gt(run, batch, meter)
     meter.add_chosen(batch["member"])
     if generator_learns(run.train, run.step):
         sr = generator_step(run, batch, lq, gt, meter)
@@ -57,14 +57,17 @@ def micro_step(run: Run, batch: Batch, meter: Meter) -> None:
         discriminator_step(run, run.discriminator, gt, sr.detach(), meter)
 
 
-def choose_gt(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The GT (B, 3, H, W) of each sample and its place in the set (B,): the stream's choice, or for amo the crop that Q likes best."""
+def choose_gt(run: Run, batch: Batch, meter: Meter) -> tuple[Tensor, Tensor]:
+    """The GT (B, 3, H, W) of each sample and its place in the set (B,): the stream's choice, or the strategy's by Q of the crops."""
     gts = unit(batch["gts"])
-    if run.judge is None:
+    strategy = run.stream.strategy
+    if run.judge is None or not isinstance(strategy, OnlineStrategy):
         return gts[:, 0], batch["member"]
     with torch.no_grad():
         scores = run.judge.signed(gts.flatten(0, 1)).unflatten(0, gts.shape[:2])
-    member = choose_online(scores)
+    meter.add("q_crops", scores.mean())
+    meter.judge(scores.sum(), run.step)  # a NaN would never be chosen, and never be seen
+    member = strategy.choose_online(scores)
     return gts[torch.arange(len(gts), device=gts.device), member], member
 
 

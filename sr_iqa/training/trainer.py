@@ -22,7 +22,7 @@ from ..iqa.metrics import Metric, create_metric
 from . import state as states
 from .build import Run, build
 from .checkpoint import averaged, capture, restore, save_networks
-from .folder import RunFolder, archive, prepare, run_folder
+from .folder import RunFolder, archive, only_run_in, prepare, run_folder
 from .logs import Logs, Stopwatch, is_finished, messages_to
 from .meter import Meter
 from .rehearsal import rehearse
@@ -49,15 +49,14 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
     """
     check_launch()
     folder = run_folder(options)
-    if fresh and is_main():
-        archive(folder)
-    wait_for_everyone()
-    saved, notes = states.newest_state(folder.states)
+    saved, notes = (None, []) if fresh else states.newest_state(folder.states)
     if saved:
         states.check_unchanged(saved["options"], states.plain(options), folder.root)
         if options.train and saved["step"] >= options.train.total_iter and is_finished(folder):
             return folder.root
     with ExitStack() as stack:
+        if is_main():
+            stack.enter_context(only_run_in(folder))
         stack.enter_context(determinism(options.deterministic))
         stop = stack.enter_context(Stop())
         accelerator = make_accelerator(options, folder)
@@ -69,6 +68,8 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
             restore(run, meter, saved, folder.root)
             notes.append(f"resumed from {folder.root} at step {run.step}")
         if is_main():
+            if fresh:
+                archive(folder)
             prepare(folder, options, run.step)
         wait_for_everyone()
         logs = Logs(folder, accelerator, run.step, run.train.total_iter, options.logger.use_tb_logger, quiet)
@@ -82,7 +83,8 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
 def loop(run: Run, meter: Meter, folder: RunFolder, logs: Logs, stop: Stop) -> None:
     """From run.step to total_iter."""
     total, logger, val = run.train.total_iter, run.options.logger, run.options.val
-    held_out = open_held_out(run)
+    with messages_to(logs.event):
+        held_out = open_held_out(run)
     watch = Stopwatch()
     samples = _samples(run)
     try:
@@ -130,7 +132,8 @@ def open_held_out(run: Run) -> HeldOut | None:
     data = run.options.datasets.val
     if data is None:
         return None
-    return HeldOut(data, load_sets(data)[0], [create_metric(name, run.accelerator.device) for name in run.options.val.metrics])
+    judges = [create_metric(name, run.accelerator.device) for name in run.options.val.metrics]
+    return HeldOut(data, load_sets(data, run.options.scale)[0], judges)
 
 
 def validate(run: Run, held_out: HeldOut | None, folder: RunFolder, logs: Logs, stop: Stop) -> None:
