@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sr_iqa.errors import UserError
 from sr_iqa.study import demo
 from tests.helpers import picture, save
 
@@ -72,6 +73,14 @@ def test_a_second_call_trains_nothing_again(short_demo):
     assert {n: v["metrics"] for n, v in second["variants"].items()} == {n: v["metrics"] for n, v in first["variants"].items()}
     lines = (out / "runs" / "seed0" / "amo" / "metrics.jsonl").read_text().splitlines()
     assert len({line for line in lines if '"chosen"' in line}) == len([line for line in lines if '"chosen"' in line])
+
+
+def test_a_folder_of_other_photos_is_refused(short_demo):
+    out, _, _ = short_demo
+    photos = out.parent / "photos"
+    save(photos / "photo0.png", picture(300, seed=9))
+    with pytest.raises(UserError, match="holds a demo of other photos"):
+        demo.run_demo(out, images=photos)
 
 
 def test_reward_runs_start_from_amo_and_only_one_has_an_adapter(short_demo):

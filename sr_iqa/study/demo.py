@@ -6,6 +6,7 @@ and writes results.json, results.md and report/index.html.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,12 +22,13 @@ from sr_iqa.config import Options
 from sr_iqa.config.models import DataOptions
 from sr_iqa.data.demo import DemoData, make_demo_sets
 from sr_iqa.data.store import open_reader, pack
+from sr_iqa.errors import UserError
 from sr_iqa.evaluation import describe_sets, gold_standard, low_quality
-from sr_iqa.images import read_image
+from sr_iqa.images import list_images, read_image
 from sr_iqa.iqa.metrics import create_metric
 from sr_iqa.iqa.scores import read_scores, score_data
 from sr_iqa.sampling import ArgmaxOnline
-from sr_iqa.scorecard import member_name
+from sr_iqa.scorecard import member_name, write_json
 from sr_iqa.training.build import build_stream
 from sr_iqa.training.folder import provenance
 
@@ -73,6 +75,7 @@ def run_demo(out: Path, images: Path | None = None, seeds: int = 1, say: Callabl
         say: takes one line of progress at a time.
     """
     clock = Clock(say)
+    refuse_other_demo(out, images)
     data = make_demo_sets(out / "data", images)
     clock(f"{data.train_sets} training sets, {data.heldout_sets} held-out sets from other photos: {data.root}")
     study = make_study(out, data)
@@ -86,6 +89,21 @@ def run_demo(out: Path, images: Path | None = None, seeds: int = 1, say: Callabl
     written = write_report(results, pictures(study, out), out, title="sr_iqa demo")
     clock("report written")
     return DemoResult(written.table.read_text(encoding="utf-8"), written.results, written.report)
+
+
+def refuse_other_demo(out: Path, images: Path | None) -> None:
+    """Records what a demo is made from in `out`, and refuses to go on with one that was made from something else.
+
+    Raises:
+        UserError: the photos, the weights, the enhancers or the options are others than those that the folder's runs were made with.
+    """
+    package = Path(str(files("sr_iqa")))
+    sources = [*sorted((package / "assets").iterdir()), *(package / "data" / name for name in ("demo.py", "enhance.py", "annotators.py"))]
+    made_from = {path.name: file_hash(path) for path in [*sources, *(list_images(images) if images else ())] if path.is_file()}
+    record = out / "made_from.json"
+    if record.is_file() and json.loads(record.read_text()) != made_from:
+        raise UserError(f"{out} holds a demo of other photos or of another version of sr_iqa: delete it, or choose another --out")
+    write_json(made_from, record)
 
 
 class Clock:
