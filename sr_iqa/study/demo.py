@@ -36,6 +36,7 @@ from .pictures import SetImages
 from .report import write_report
 from .results import Check, Results, merge_seeds, order_checks, shares
 from .results import Variant as Row
+from .significance import add_statistics
 from .study import Study, Variant
 from .tuning import compare_tuning
 
@@ -180,6 +181,7 @@ def collect(study: Study, data: DemoData, variants: dict[str, Row], clock: Clock
             "weights": {name: file_hash(Path(str(ASSETS / name))) for name in ("nano.safetensors", "base_x4.safetensors")},
         },
     }
+    add_statistics(results, ORDER[0])
     results["reward_comparison"] = compare_tuning(results, "amo_reward", "amo_reward_nolora")
     results["checks"] = [
         *order_checks(results, ORDER, Q, rising=True),

@@ -13,6 +13,7 @@ from sr_iqa.scorecard import write_json
 from .figures import colour_of, plane, tuning_curves
 from .pictures import SetImages, comparisons
 from .results import Results, columns_of, tier
+from .significance import can_tell
 from .summary import AGAINST, column_notes, describe, markdown, member_names, share_rows, table_rows
 from .tuning import describe_tuning
 
@@ -67,6 +68,7 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         columns=[{**note, "optimised": name == q} for note, name in zip(column_notes(results), columns_of(results), strict=True)],
         tiers=_tier_spans(results),
         rows=table_rows(results),
+        statistics=results.get("statistics") if can_tell(results) else None,
         planes=[Markup(svg) for svg in _planes(results)],  # noqa: S704 (made by figures.py)
         comparisons=comparisons(results, images),
         members=member_names(results),

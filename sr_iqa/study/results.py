@@ -28,6 +28,12 @@ class MetricValues(TypedDict):
     convention: str
     spread: NotRequired[float]
     """Standard deviation (n - 1) of the seeds' means; only where there are several seeds."""
+    interval: NotRequired[tuple[float, float]]
+    """95 % bootstrap interval of the mean over photos (and seeds); with the following made by significance.add_statistics."""
+    against_baseline: NotRequired[dict[str, float]]
+    """difference (native units), low, high, p, p_holm, effect, win_rate; not on the baseline itself."""
+    p_worse_than_best: NotRequired[float]
+    """Holm-corrected p of the difference from the column's best variant; 1 on the best itself."""
 
 
 class CurvePoint(TypedDict):
@@ -44,6 +50,8 @@ class Run(TypedDict):
     seed: int
     metrics: dict[str, float]
     """Column -> mean over images."""
+    per_image: dict[str, dict[str, float]]
+    """Column -> image -> value."""
     chosen: dict[str, int]
     curve: list[CurvePoint]
 
@@ -104,7 +112,8 @@ def merge_seeds(runs: Sequence[Variant]) -> Variant:
 def run_of(variant: Variant) -> Run:
     """The single seed's run that a variant without `runs` stands for."""
     means = {column: values["mean"] for column, values in variant["metrics"].items()}
-    return {"seed": variant["seed"], "metrics": means, "chosen": variant["chosen"], "curve": variant["curve"]}
+    per_image = {column: values["per_image"] for column, values in variant["metrics"].items()}
+    return {"seed": variant["seed"], "metrics": means, "per_image": per_image, "chosen": variant["chosen"], "curve": variant["curve"]}
 
 
 def runs_of(variant: Variant) -> list[Run]:

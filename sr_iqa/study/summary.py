@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .results import MetricValues, Results, arrow, best_variants, columns_of, digits_of, format_value, runs_of, shares, tier
+from .significance import LEAST_PHOTOS, LEVEL, can_tell
 from .tuning import describe_tuning
 
 AGAINST = {"positives": "mean over positives", "original": "vs. original", "none": "no reference"}
@@ -17,8 +18,15 @@ class Cell:
 
     text: str
     spread: str
+    """± standard deviation of the seeds' means, where there are several."""
     best: bool
     value: float | None
+    interval: str = ""
+    """95 % interval, low to high."""
+    equal: bool = False
+    """Not the best, but not significantly worse."""
+    difference: str = ""
+    """From the baseline, with its p, where that is significant."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +50,24 @@ def table_rows(results: Results) -> list[Row]:
             Row("Gold Standard", [Cell(format_value(m, digits[c]) if m is not None else "", "", False, m) for c, m in means.items()], True)
         )
     for name, variant in results["variants"].items():
-        rows.append(Row(name, [_cell(variant["metrics"].get(c), digits[c], name in best[c]) for c in columns]))
+        rows.append(Row(name, [_cell(variant["metrics"].get(c), digits[c], name in best[c], can_tell(results)) for c in columns]))
     return rows
 
 
-def _cell(values: MetricValues | None, digits: int, best: bool) -> Cell:
+def _cell(values: MetricValues | None, digits: int, best: bool, tested: bool) -> Cell:
     if values is None:
         return Cell("–", "", False, None)
     spread = f"± {values['spread']:.{digits}f}" if "spread" in values else ""
-    return Cell(format_value(values["mean"], digits), spread, best, values["mean"])
+    interval = " to ".join(format_value(end, digits) for end in values.get("interval", ()))
+    equal = tested and not best and values.get("p_worse_than_best", 0) >= LEVEL
+    against, difference = values.get("against_baseline"), ""
+    if tested and against and against["p_holm"] < LEVEL:
+        difference = f"{against['difference']:+.{digits}f}, p {_p(against['p_holm'])}"
+    return Cell(format_value(values["mean"], digits), spread, best, values["mean"], interval, equal, difference)
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def describe(results: Results) -> list[str]:
@@ -71,6 +88,8 @@ def describe(results: Results) -> list[str]:
         f"{c} {arrow(columns[c]['lower_better'])} {', '.join(n for n in variants if n in best_variants(results, c))}" for c in others
     ]
     sentences.append(f"Best in the columns that watch: {'; '.join(leaders)}.")
+    if "statistics" in results:
+        sentences.append(_statistics(results))
     checks = results.get("checks", [])
     failed = [check for check in checks if not check["holds"]]
     if failed:
@@ -78,6 +97,15 @@ def describe(results: Results) -> list[str]:
     elif checks:
         sentences.append(f"All {len(checks)} expectations hold.")
     return sentences
+
+
+def _statistics(results: Results) -> str:
+    """What the intervals and marks stand for, in this study."""
+    photos, baseline = results["statistics"]["photos"], results["statistics"]["baseline"]
+    text = f"Intervals are 95 % bootstrap intervals over the {photos} source photos (patches of one photo count together)"
+    if not can_tell(results):
+        return f"{text}; with fewer than {LEAST_PHOTOS} photos no difference can be significant, and none is marked."
+    return f"{text}; differences from {baseline} are tested by Wilcoxon's signed-rank test over photos, Holm-corrected within a column."
 
 
 def _extremes(results: Results, top: str, bottom: str) -> str:
@@ -124,7 +152,11 @@ def markdown(results: Results) -> str:
     columns = columns_of(results)
     heads = [f"{name} {arrow(column['lower_better'])}" for name, column in columns.items()]
     lines = ["# Results", "", *(f"{sentence}  " for sentence in describe(results)), ""]
-    lines += _table(["variant", *heads], [[row.name, *map(_markdown_cell, row.cells)] for row in table_rows(results)])
+    rows = table_rows(results)
+    lines += _table(["variant", *heads], [[row.name, *map(_markdown_cell, row.cells)] for row in rows])
+    if "statistics" in results:
+        lines += ["", "## 95 % intervals", "", *_table(["variant", *heads], [[row.name, *(c.interval for c in row.cells)] for row in rows])]
+        lines += ["", *_against_baseline(results)]
     chosen = share_rows(results)
     if chosen:
         names = member_names(results)
@@ -139,8 +171,24 @@ def markdown(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _against_baseline(results: Results) -> list[str]:
+    """Every variant against the baseline in every column, whatever its p."""
+    baseline = results["statistics"]["baseline"]
+    rows = []
+    for name, variant in results["variants"].items():
+        for column, values in variant["metrics"].items():
+            row = values.get("against_baseline")
+            if row:
+                digits = digits_of([row["difference"]])
+                difference, low, high = (f"{row[key]:+.{digits}f}" for key in ("difference", "low", "high"))
+                p = [_p(row["p_holm"]), f"{row['effect']:+.2f}", f"{row['win_rate']:.0%}"]
+                rows.append([name, f"{column} {arrow(values['lower_better'])}", difference, f"{low} to {high}", *p])
+    head = ["variant", "column", "difference", "95 % interval", "p (Holm)", "effect", "wins"]
+    return [f"## Against {baseline}", "", *_table(head, rows)]
+
+
 def _markdown_cell(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.best else cell.text
+    text = f"**{cell.text}**" if cell.best else f"{cell.text} ≈" if cell.equal else cell.text
     return f"{text} {cell.spread}".strip()
 
 
