@@ -127,6 +127,27 @@ def test(
 
 
 @app.command()
+def compare(
+    opt: Annotated[Path, typer.Option("-opt", "--opt", help="The study file (YAML): docs/studies.md.")],
+    only: Annotated[list[str] | None, typer.Option(help="Train this variant and no other; may be repeated.")] = None,
+    redo: Annotated[list[str] | None, typer.Option(help="Train this variant anew, keeping its old runs; may be repeated.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    launch: Annotated[str, typer.Option(help='How runs are launched: "accelerate launch --num_processes 4".')] = "",
+    out: Annotated[Path | None, typer.Option(help="The study's folder, instead of experiments_root/name.")] = None,
+) -> None:
+    """Run a study: train what is missing, evaluate, report; run it again to go on."""
+    from dataclasses import replace
+
+    from sr_iqa.study.runner import run_study
+    from sr_iqa.study.study_file import load_study
+
+    study = load_study(opt)
+    written = run_study(replace(study, root=out) if out else study, only=only or (), redo=redo or (), jobs=jobs, launch=launch, say=_say)
+    _say(written.table.read_text(encoding="utf-8"))
+    _say(f"results: {written.results}\nreport:  {written.report}")
+
+
+@app.command()
 def infer(
     model: Annotated[Path, typer.Option("-m", "--model", help="Weights (.safetensors, .pth) or a run's folder.")],
     inputs: Annotated[Path, typer.Option("-i", "--input", help="An image or a folder of images.")],

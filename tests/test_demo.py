@@ -21,8 +21,8 @@ def short_demo(tmp_path_factory):
         save(folder / "photos" / f"photo{i}.png", picture(300, seed=i))
     real = demo.make_study
 
-    def shortened(out, data):
-        study = real(out, data)
+    def shortened(out, data, seeds):
+        study = real(out, data, seeds)
         few = {"train.total_iter": 2, "val.val_freq": 1, "train.warmup_iter": -1}
         variants = {name: replace(variant, overrides={**variant.overrides, **few}) for name, variant in study.variants.items()}
         return replace(study, variants=variants)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,8 @@ from .models import Options, Section
 from .translate import translate
 from .vocabulary import block_at, expectation, nearest, suggest_key
 from .yaml_text import ParseError, parse, plain_value, read_document
+
+S = TypeVar("S", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,22 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     if not document.data:
         raise OptionsError(document.problems)
     translate(document)
+    return Loaded(validated(document, Options), document)
+
+
+def validated(document: Document, model: type[S]) -> S:
+    """The document's data as a model.
+
+    Raises:
+        OptionsError: everything that does not fit, one line each, after what was wrong with the document already.
+    """
     try:
-        options = Options.model_validate(document.data)
+        value = model.model_validate(document.data)
     except ValidationError as error:
-        raise OptionsError([*document.problems, *(_explain(document, e) for e in _without_echoes(error.errors()))]) from None
+        raise OptionsError([*document.problems, *(_explain(document, e, model) for e in _without_echoes(error.errors()))]) from None
     if document.problems:
         raise OptionsError(document.problems)
-    return Loaded(options, document)
+    return value
 
 
 def load_options(path: str | Path, overrides: Sequence[str] = ()) -> Options:
@@ -97,13 +108,13 @@ def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
     return list(first.values())
 
 
-def _explain(document: Document, error: ErrorDetails) -> str:
+def _explain(document: Document, error: ErrorDetails, root: type[BaseModel]) -> str:
     path: KeyPath = error["loc"]
     got, kind = error["input"], error["type"]
     if kind == "extra_forbidden":
-        return document.say(path, f"unknown key; {suggest_key(path)}")
+        return document.say(path, f"unknown key; {suggest_key(path, root)}")
     if kind == "missing":
-        return document.say(path, f"missing{_meaning(path)}")
+        return document.say(path, f"missing{_meaning(path, root)}")
     if kind == "value_error":
         return document.say(path, str(error["ctx"]["error"]))  # type: ignore[typeddict-item]
     if kind in ("model_type", "model_attributes_type", "dict_type"):
@@ -111,8 +122,8 @@ def _explain(document: Document, error: ErrorDetails) -> str:
     return document.say(path, f"{expectation(error)}, got {_shown(got)}{_near_choice(kind, got, error)}")
 
 
-def _meaning(path: KeyPath) -> str:
-    block = block_at(path[:-1])
+def _meaning(path: KeyPath, root: type[BaseModel]) -> str:
+    block = block_at(path[:-1], root)
     field = block.model_fields.get(str(path[-1])) if block else None
     return f" ({field.description})" if field and field.description else ""
 

@@ -28,7 +28,7 @@ from .degradation import DegradationOptions
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-def _folder_name(name: str) -> str:
+def folder_name(name: str) -> str:
     if not name.strip(" .") or any(sign in name for sign in "/\\\0"):
         raise ValueError(f"expected a name that can be a folder's, got {name!r}")
     return name
@@ -257,7 +257,7 @@ class LoggerOptions(Section):
 class Options(Section):
     """One run."""
 
-    name: Annotated[str, AfterValidator(_folder_name)]
+    name: Annotated[str, AfterValidator(folder_name)]
     """Name of the run and of its folder under path.experiments_root."""
     scale: Annotated[int, Field(ge=1, le=8)]
     """How many times larger the output is than the input, per side."""

@@ -61,9 +61,9 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models_in(inner)
 
 
-def block_at(path: KeyPath) -> type[BaseModel] | None:
+def block_at(path: KeyPath, root: type[BaseModel] = Options) -> type[BaseModel] | None:
     """The model of the block at a key path; list indices are looked through. None where no block belongs there."""
-    model: type[BaseModel] | None = Options
+    model: type[BaseModel] | None = root
     for part in path:
         if isinstance(part, int):
             continue
@@ -73,8 +73,8 @@ def block_at(path: KeyPath) -> type[BaseModel] | None:
 
 
 @cache
-def all_keys() -> tuple[KeyPath, ...]:
-    """Every key of the vocabulary."""
+def all_keys(root: type[BaseModel] = Options) -> tuple[KeyPath, ...]:
+    """Every key of the vocabulary, or of another kind of file."""
 
     def walk(model: type[BaseModel], path: KeyPath) -> Iterator[KeyPath]:
         for name, field in model.model_fields.items():
@@ -83,18 +83,18 @@ def all_keys() -> tuple[KeyPath, ...]:
                 if inner is not Component:
                     yield from walk(inner, (*path, name))
 
-    return tuple(walk(Options, ()))
+    return tuple(walk(root, ()))
 
 
-def suggest_key(path: KeyPath) -> str:
+def suggest_key(path: KeyPath, root: type[BaseModel] = Options) -> str:
     """What to say about a key that its block does not know: a near name there, the same name elsewhere, or the known names."""
     *parent, name = path
-    block = block_at(tuple(parent))
+    block = block_at(tuple(parent), root)
     names = tuple(block.model_fields) if block else ()
     near = nearest(str(name), names)
     if near:
         return f"did you mean {near}?"
-    elsewhere = [dotted(key) for key in all_keys() if key[-1] == name]
+    elsewhere = [dotted(key) for key in all_keys(root) if key[-1] == name]
     if elsewhere:
         return f"it belongs at {' or '.join(elsewhere)}"
     return f"known here: {', '.join(sorted(names))}" if names else "no block of options belongs here"

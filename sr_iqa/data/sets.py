@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from hashlib import blake2b
 
 from ..config.models import DataOptions, TrainDataOptions
 from .checks import check_images, refuse_or_skip
@@ -12,7 +14,7 @@ from .gtset import LABELS, GTSet, Problem
 from .layouts import scan
 from .store import FolderReader, Reader, StoreReader, is_store, open_reader
 
-__all__ = ["GTSet", "Problem", "crop_side", "find_sets", "load_sets", "statistics", "verify"]
+__all__ = ["GTSet", "Problem", "crop_side", "find_sets", "fingerprint", "load_sets", "statistics", "verify"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,27 @@ def load_sets(data: DataOptions, scale: int | None = None) -> tuple[Reader, Sequ
     good = [gt_set for gt_set in sets if gt_set.name not in bad]
     refuse_or_skip(data, problems, len(good))
     return FolderReader(good), good
+
+
+def fingerprint(data: DataOptions) -> str:
+    """16 hex digits that change when the data do; empty where they are not there. Nothing is decoded.
+
+    Of a store the names and hashes count, of folders (labels and LQs too) the files' names, sizes and times, of a score table its bytes.
+    """
+    if not data.dataroot_gt.exists():
+        return ""
+    digest = blake2b(digest_size=8)
+    if is_store(data.dataroot_gt):
+        digest.update(json.dumps(StoreReader(data.dataroot_gt).records, sort_keys=True).encode())
+    roots = [root for root in (data.dataroot_gt, data.dataroot_labels, data.dataroot_lq) if root is not None and not is_store(root)]
+    for root in roots:
+        for path in sorted(root.rglob("*")):
+            if path.is_file():
+                found = path.stat()
+                digest.update(f"{path.relative_to(root)} {found.st_size} {found.st_mtime_ns}\n".encode())
+    if data.scores is not None and data.scores.is_file():
+        digest.update(data.scores.read_bytes())
+    return digest.hexdigest()
 
 
 def statistics(data: DataOptions) -> dict[str, str]:

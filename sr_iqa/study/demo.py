@@ -1,18 +1,16 @@
 """The demo: the main job from photos to report, on data and weights that the package brings along.
 
-Makes multi-GT sets, packs and scores them, fine-tunes one copy of a small network per variant, evaluates on photos that nothing has seen,
-and writes results.json, results.md and report/index.html.
+Makes multi-GT sets, packs and scores them, runs the study of assets/demo_study.yml on them, and adds what is expected of amo's choices.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,39 +19,22 @@ from sr_iqa.checkpoints import file_hash
 from sr_iqa.config import Options
 from sr_iqa.config.models import DataOptions
 from sr_iqa.data.demo import DemoData, make_demo_sets
-from sr_iqa.data.store import open_reader, pack
+from sr_iqa.data.store import pack
 from sr_iqa.errors import UserError
-from sr_iqa.evaluation import describe_sets, gold_standard, low_quality
-from sr_iqa.images import list_images, read_image
+from sr_iqa.images import list_images
 from sr_iqa.iqa.metrics import create_metric
 from sr_iqa.iqa.scores import read_scores, score_data
 from sr_iqa.sampling import ArgmaxOnline
 from sr_iqa.scorecard import member_name, write_json
 from sr_iqa.training.build import build_stream
-from sr_iqa.training.folder import provenance
 
-from .pictures import SetImages
-from .report import write_report
-from .results import Check, Results, merge_seeds, order_checks, shares
+from .results import Check, Results, shares
 from .results import Variant as Row
-from .significance import add_statistics
-from .study import Study, Variant
-from .tuning import compare_tuning
+from .runner import run_study
+from .study import Study
+from .study_file import load_study
 
-Q = "nano"
-METRICS = (Q, "niqe", "psnr", "ssimc")
-ASSETS = files("sr_iqa") / "assets"
-STRATEGIES = ("original", "uniform_all", "uniform_positive", "sma", "smp", "amo")
-REWARD: Mapping[str, Any] = {
-    "train.total_iter": 60,
-    "train.optim_g.lr": 5e-4,
-    "train.reward_opt": {"metric": Q, "weight": 0.005},
-    "datasets.train.sampling": {"strategy": "amo", "metric": Q},
-    "val.val_freq": 20,
-}
-TEMPERATURE = 6.0
-ORDER = ("original", "uniform_all", "amo", "amo_reward")
-"""Q is expected to rise in this order, and PSNR to the original GT to fall."""
+ASSETS = Path(str(files("sr_iqa"))) / "assets"
 MOST_PER_EGT = 0.6
 LEAST_LOCAL = 0.2
 
@@ -79,15 +60,22 @@ def run_demo(out: Path, images: Path | None = None, seeds: int = 1, say: Callabl
     refuse_other_demo(out, images)
     data = make_demo_sets(out / "data", images)
     clock(f"{data.train_sets} training sets, {data.heldout_sets} held-out sets from other photos: {data.root}")
-    study = make_study(out, data)
+    study = make_study(out, data, seeds)
     prepare(study, data)
-    clock(f"packed, and scored with {Q}")
-    rows = {name: [] for name in study.variants}
-    for seed in range(seeds):
-        for name in study.variants:
-            rows[name].append(train_and_evaluate(study, name, seed, out, clock))
-    results = collect(study, data, {name: merge_seeds(runs) for name, runs in rows.items()}, clock)
-    written = write_report(results, pictures(study, out), out, title="sr_iqa demo")
+    clock(f"packed, and scored with {study.optimised_metric}")
+
+    def finish(results: Results) -> None:
+        results["checks"] += choice_checks(study, results["variants"]["amo"])
+        results["provenance"]["weights"] = {name: file_hash(ASSETS / name) for name in ("nano.safetensors", "base_x4.safetensors")}
+        results["provenance"]["seconds"] = round(clock.seconds)
+
+    about = {
+        "training photos": list(data.train_photos),
+        "held-out photos": list(data.heldout_photos),
+        "training sets": data.train_sets,
+        "labels": "made by three rules (docs/demo.md), not by people",
+    }
+    written = run_study(study, say=clock, data=about, finish=finish)
     clock("report written")
     return DemoResult(written.table.read_text(encoding="utf-8"), written.results, written.report)
 
@@ -98,8 +86,8 @@ def refuse_other_demo(out: Path, images: Path | None) -> None:
     Raises:
         UserError: the photos, the weights, the enhancers or the options are others than those that the folder's runs were made with.
     """
-    package = Path(str(files("sr_iqa")))
-    sources = [*sorted((package / "assets").iterdir()), *(package / "data" / name for name in ("demo.py", "enhance.py", "annotators.py"))]
+    makers = ("demo.py", "enhance.py", "annotators.py")
+    sources = [*sorted(ASSETS.iterdir()), *(ASSETS.parent / "data" / name for name in makers)]
     made_from = {path.name: file_hash(path) for path in [*sources, *(list_images(images) if images else ())] if path.is_file()}
     record = out / "made_from.json"
     if record.is_file() and json.loads(record.read_text()) != made_from:
@@ -121,26 +109,17 @@ class Clock:
         self._say(f"[{self.seconds:4.0f} s] {text}")
 
 
-def make_study(out: Path, data: DemoData) -> Study:
-    """The eight variants: six strategies, and two ways of reward tuning that start from amo."""
-    variants = {}
-    for name in STRATEGIES:
-        sampling: dict[str, Any] = {"strategy": name}
-        if name in ("sma", "smp"):
-            sampling |= {"metric": Q, "temperature": TEMPERATURE}
-        elif name == "amo":
-            sampling["metric"] = Q
-        variants[name] = Variant({"datasets.train.sampling": sampling})
-    variants["amo_reward"] = Variant({**REWARD, "lora": {"rank": 4}}, starts_from="amo")
-    variants["amo_reward_nolora"] = Variant(REWARD, starts_from="amo")
+def make_study(out: Path, data: DemoData, seeds: int) -> Study:
+    """The study of assets/demo_study.yml on the data."""
+    study = load_study(ASSETS / "demo_study.yml")
     shared = {
         "datasets.train.dataroot_gt": str(data.root / "train.lmdb"),
-        "datasets.train.scores": str(data.root / f"train_{Q}.parquet"),
+        "datasets.train.scores": str(data.root / f"train_{study.optimised_metric}.parquet"),
         "datasets.val.dataroot_gt": str(data.root / "heldout.lmdb"),
         "path.pretrain_network_g": str(ASSETS / "base_x4.safetensors"),
-        "val.metrics": list(METRICS),
+        "val.metrics": list(study.metrics),
     }
-    return Study(Path(str(ASSETS / "demo.yml")), shared, variants, out / "runs")
+    return replace(study, root=out, shared=shared, seeds=tuple(range(seeds)))
 
 
 def prepare(study: Study, data: DemoData) -> None:
@@ -149,54 +128,15 @@ def prepare(study: Study, data: DemoData) -> None:
         store = data.root / f"{part}.lmdb"
         if not store.exists():
             pack(DataOptions(type="multi_gt", dataroot_gt=folder / "images", dataroot_labels=folder / "labels"), store)
-    score_data(_train_data(study), Q, Path(study.shared["datasets.train.scores"]))
-
-
-def train_and_evaluate(study: Study, name: str, seed: int, out: Path, clock: Clock) -> Row:
-    """One run of one variant."""
-    study.train(name, seed)
-    row = study.evaluate(name, seed, _heldout(study), _outputs(out, seed) / name)
-    values = "  ".join(f"{column} {row['metrics'][column]['mean']:.2f}" for column in (Q, "psnr_original", "niqe"))
-    share = "  ".join(f"{gt} {part:.0%}" for gt, part in shares(row["chosen"]).items())
-    clock(f"{name} (seed {seed}, {row['steps']} steps): {values}; chosen {share}")
-    return row
-
-
-def collect(study: Study, data: DemoData, variants: dict[str, Row], clock: Clock) -> Results:
-    """results.json, checks included."""
-    results: Results = {
-        "variants": variants,
-        "gold_standard": gold_standard(_heldout(study), METRICS, study.options("original", 0).scale),
-        "optimised_metric": Q,
-        "data": {
-            "sets": describe_sets(_heldout(study)),
-            "training photos": list(data.train_photos),
-            "held-out photos": list(data.heldout_photos),
-            "training sets": data.train_sets,
-            "labels": "made by three rules (docs/demo.md), not by people",
-        },
-        "provenance": {
-            **provenance(0),
-            "threads": torch.get_num_threads(),
-            "weights": {name: file_hash(Path(str(ASSETS / name))) for name in ("nano.safetensors", "base_x4.safetensors")},
-        },
-    }
-    add_statistics(results, ORDER[0])
-    results["reward_comparison"] = compare_tuning(results, "amo_reward", "amo_reward_nolora")
-    results["checks"] = [
-        *order_checks(results, ORDER, Q, rising=True),
-        *order_checks(results, ORDER, "psnr_original", rising=False),
-        *choice_checks(study, variants["amo"]),
-    ]
-    results["provenance"]["seconds"] = round(clock.seconds)
-    return results
+    train = DataOptions(type="multi_gt", dataroot_gt=Path(study.shared["datasets.train.dataroot_gt"]))
+    score_data(train, study.optimised_metric, Path(study.shared["datasets.train.scores"]))
 
 
 def choice_checks(study: Study, amo: Row) -> list[Check]:
     """Whether amo's choices are local: no EGT takes nearly all crops, and the best crop is often not of the best image."""
     taken = {gt: part for gt, part in shares(amo["chosen"]).items() if gt != member_name(0)}
     most = max(taken, key=taken.__getitem__)
-    local = local_share(study.options("amo", 0), Path(study.shared["datasets.train.scores"]))
+    local = local_share(study.options("amo", study.seeds[0]), study.optimised_metric, Path(study.shared["datasets.train.scores"]))
     return [
         {
             "text": f"amo: no EGT takes more than {MOST_PER_EGT:.0%} of the crops ({most}: {taken[most]:.0%})",
@@ -209,40 +149,13 @@ def choice_checks(study: Study, amo: Row) -> list[Check]:
     ]
 
 
-def local_share(options: Options, scores: Path, samples: int = 400) -> float:
+def local_share(options: Options, metric: str, scores: Path, samples: int = 400) -> float:
     """Share of an amo run's crops whose best GT is not the best GT of the whole image; the stream draws the run's own crops again."""
     stream = build_stream(options)
-    whole = read_scores(scores, stream.reader.sets, Q).argmax(axis=1)
-    judge, differ = create_metric(Q), []
+    whole = read_scores(scores, stream.reader.sets, metric).argmax(axis=1)
+    judge, differ = create_metric(metric), []
     for n in range(samples):
         with torch.no_grad():
             best = ArgmaxOnline().choose_online(judge.signed(stream[n]["gts"].float() / 255)[None])
         differ.append(int(best[0]) != whole[stream.set_index(n)])
     return float(np.mean(differ))
-
-
-def pictures(study: Study, out: Path) -> dict[str, SetImages]:
-    """The held-out sets with the first seed's outputs, for the report."""
-    data = _heldout(study)
-    reader, scale = open_reader(data), study.options("original", 0).scale
-    images = {}
-    for i, entry in enumerate(reader.sets):
-        gts = {member_name(k): reader.image(i, k) for k in range(len(entry.paths))}
-        outputs = {name: read_image(_outputs(out, 0) / name / f"{entry.name}.png") for name in study.variants}
-        images[entry.name] = SetImages(gts, outputs, low_quality(reader, i, data, scale))
-    return images
-
-
-def _outputs(out: Path, seed: int) -> Path:
-    return out / "outputs" / f"seed{seed}"
-
-
-def _train_data(study: Study) -> DataOptions:
-    return DataOptions(type="multi_gt", dataroot_gt=Path(study.shared["datasets.train.dataroot_gt"]))
-
-
-def _heldout(study: Study) -> DataOptions:
-    data = study.options("original", 0).datasets.val
-    if data is None:
-        raise ValueError("the demo's options have held-out data")
-    return data

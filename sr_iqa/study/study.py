@@ -1,25 +1,32 @@
-"""A study: one base option file and named variants of it, trained, evaluated and gathered for the report."""
+"""A study: one base option file and named variants of it, trained and evaluated once per seed."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sr_iqa import __version__
+from sr_iqa.atomic import atomic_write
 from sr_iqa.check import check
-from sr_iqa.config import Options, load
+from sr_iqa.checkpoints import file_hash
+from sr_iqa.config import Options, OptionsError, load, load_options
 from sr_iqa.config.models import DataOptions
+from sr_iqa.data.sets import fingerprint
+from sr_iqa.errors import UsageError, UserError
 from sr_iqa.evaluation import evaluate
-from sr_iqa.iqa.metrics import Metric
-from sr_iqa.scorecard import member_name
+from sr_iqa.iqa.metrics import Metric, create_metric
+from sr_iqa.scorecard import member_name, write_json
 from sr_iqa.training.checkpoint import load_trained
-from sr_iqa.training.folder import RunFolder, final_weights, run_folder
-from sr_iqa.training.logs import read_metrics
+from sr_iqa.training.folder import RunFolder, archive, final_weights
+from sr_iqa.training.logs import is_finished, read_metrics
+from sr_iqa.training.state import check_unchanged, plain
 from sr_iqa.training.trainer import train
 
 from .results import CurvePoint
@@ -38,38 +45,113 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """The base option file, what all variants override (data roots, weights), and the variants in the order of training."""
+    """Fields as in study_file.StudyOptions; `root` is the study's folder:
 
+    root/runs/seed<S>/<variant>/ ordinary run folders; root/outputs/seed<S>/<variant>/ SR images; root/records/seed<S>/ what each variant
+    was trained and evaluated on.
+    """
+
+    name: str
     base: Path
     shared: Mapping[str, Any]
     variants: Mapping[str, Variant]
-    runs: Path
-    """Where the runs go: <runs>/seed<seed>/<variant>/."""
-    metrics: Sequence[str | Metric] = field(default=())
-    """What the trained networks are evaluated with; val.metrics where empty."""
+    root: Path
+    optimised_metric: str
+    baseline: str
+    seeds: Sequence[int] = (0,)
+    metrics: Sequence[str] = ()
+    expected_order: Sequence[str] = ()
+    lora_against_full: tuple[str, str] | None = None
+
+    @property
+    def runs(self) -> Iterator[tuple[int, str]]:
+        """(seed, variant), in an order in which every variant comes after the one it starts from."""
+        return ((seed, name) for seed in self.seeds for name in self.variants)
+
+    def folder(self, name: str, seed: int) -> RunFolder:
+        """Where the run is, or will be."""
+        return RunFolder(self.root / "runs" / f"seed{seed}" / name)
+
+    def outputs(self, name: str, seed: int) -> Path:
+        """The folder of a variant's SR images of the held-out sets, `<set>.png`."""
+        return self.root / "outputs" / f"seed{seed}" / name
 
     def options(self, name: str, seed: int) -> Options:
-        """The checked options of one run; the variant that it starts from must be trained already."""
+        """The checked options of one run. Raises OptionsError, whose lines name the variant."""
         variant = self.variants[name]
         merged = {**self.shared, **variant.overrides, "name": name, "manual_seed": seed}
-        merged["path.experiments_root"] = str(self.runs / f"seed{seed}")
+        merged["path.experiments_root"] = str(self.folder(name, seed).root.parent)
         if variant.starts_from:
-            merged["path.pretrain_network_g"] = str(final_weights(self.runs / f"seed{seed}" / variant.starts_from))
-        loaded = load(self.base, [f"{key}={json.dumps(value)}" for key, value in merged.items()])
-        check(loaded)
+            merged["path.pretrain_network_g"] = str(self._trained_weights(variant.starts_from, seed))
+        try:
+            loaded = load(self.base, [f"{key}={json.dumps(value)}" for key, value in merged.items()])
+            check(loaded)
+        except OptionsError as error:
+            raise OptionsError([f"variant {name}: {problem}" for problem in error.problems]) from None
         return loaded.options
 
+    def held_out(self) -> DataOptions:
+        """The data on which all variants are evaluated: datasets.val of the baseline's options."""
+        data = self.options(self.baseline, self.seeds[0]).datasets.val
+        if data is None:
+            raise UsageError(f"{self.base}: datasets.val is missing; a study evaluates on it")
+        return data
+
+    @cached_property
+    def judges(self) -> list[Metric]:
+        """The metrics, made once for all evaluations; the optimised one is always among them."""
+        names = list(self.metrics or self.options(self.baseline, self.seeds[0]).val.metrics)
+        names += [] if self.optimised_metric in names else [self.optimised_metric]
+        return [create_metric(name, best_device()) for name in names]
+
+    def is_trained(self, name: str, seed: int) -> bool:
+        """Whether the run has come to its end."""
+        return is_finished(self.folder(name, seed))
+
     def train(self, name: str, seed: int, quiet: bool = True) -> Path:
-        """Trains one variant, or goes on with it; returns its folder. A finished one returns at once."""
+        """Trains one variant in this process, or goes on with it; returns its folder. A finished one returns at once."""
+        self.record(name, seed)
         return train(self.options(name, seed), quiet=quiet)
 
-    def evaluate(self, name: str, seed: int, data: DataOptions, save_dir: Path | None = None) -> Row:
-        """Evaluates a trained variant on `data`: its entry for results.json."""
-        options = self.options(name, seed)
-        folder = run_folder(options)
-        net = load_trained(folder.root, "cuda" if torch.cuda.is_available() else "cpu")
-        evaluation = evaluate(net, data, self.metrics or options.val.metrics, options.scale, options.val.crop_border, save_dir=save_dir)
-        return {
+    def record(self, name: str, seed: int) -> None:
+        """Writes down what a run that has not begun will be trained on."""
+        if not self.folder(name, seed).root.exists():
+            write_json(self._trained_on(name, seed), self._record(name, seed, "trained"))
+
+    def changes(self, name: str, seed: int) -> list[str]:
+        """What has changed since a run was begun: options, data, or the weights that it started from; one line each."""
+        folder, found = self.folder(name, seed), []
+        if not folder.options.is_file():
+            return []
+        try:
+            check_unchanged(plain(load_options(folder.options)), plain(self.options(name, seed)), folder.root)
+        except UserError as error:
+            found += [line.strip() for line in str(error).splitlines() if line.startswith("  ")]
+        record = self._record(name, seed, "trained")
+        before, now = json.loads(record.read_text()) if record.is_file() else {}, self._trained_on(name, seed)
+        return found + [f"{key}: not what it was" for key in before if before[key] and now.get(key) and before[key] != now[key]]
+
+    def redo(self, name: str, seed: int) -> None:
+        """Moves a run aside, so that it is trained anew."""
+        archive(self.folder(name, seed))
+
+    def evaluate(self, name: str, seed: int) -> Row:
+        """Evaluates a trained variant on the held-out sets: its entry for results.json. Done once for the same weights, data, metrics."""
+        options, folder, data = self.options(name, seed), self.folder(name, seed), self.held_out()
+        border = options.val.crop_border
+        made_from = {
+            "weights": _hash(final_weights(folder.root)),
+            "data": fingerprint(data),
+            "metrics": [judge.identity for judge in self.judges],
+            "crop_border": border,
+            "version": __version__,
+        }
+        record = self._record(name, seed, "evaluated")
+        outputs = self.outputs(name, seed)
+        if record.is_file() and (known := json.loads(record.read_text()))["made_from"] == made_from and outputs.is_dir():
+            return known["row"]
+        evaluation = evaluate(load_trained(folder.root, best_device()), data, self.judges, options.scale, border, save_dir=outputs)
+        row: Row = {
             "metrics": evaluation.to_dict()["metrics"],
             "chosen": chosen(folder),
             "steps": options.train.total_iter if options.train else 0,
@@ -77,6 +159,33 @@ class Study:
             "options": options.model_dump(mode="json", exclude_defaults=True),
             "curve": curve(folder),
         }
+        with atomic_write(record) as path:
+            path.write_text(json.dumps({"made_from": made_from, "row": row}))
+        return row
+
+    def _record(self, name: str, seed: int, what: str) -> Path:
+        return self.root / "records" / f"seed{seed}" / f"{name}.{what}.json"
+
+    def _trained_on(self, name: str, seed: int) -> dict[str, str]:
+        """Fingerprints of the training data and of the weights it starts from; empty for what is not there."""
+        options = self.options(name, seed)
+        data, weights = options.datasets.train, options.path.pretrain_network_g
+        return {
+            "datasets.train": fingerprint(data) if data else "",
+            "path.pretrain_network_g": file_hash(weights) if weights and weights.is_file() else "",
+        }
+
+    def _trained_weights(self, name: str, seed: int) -> Path:
+        """The weights that another variant's run ends with, whether it has been made or not."""
+        options = self.options(name, seed)
+        if options.lora or options.train is None:
+            raise UsageError(f"starts_from: {name} trains an adapter; start from a variant that trains whole networks")
+        return self.folder(name, seed).network("net_g_ema" if options.train.ema_decay else "net_g", options.train.total_iter)
+
+
+def best_device() -> str:
+    """The GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def chosen(folder: RunFolder) -> dict[str, int]:
@@ -91,3 +200,8 @@ def chosen(folder: RunFolder) -> dict[str, int]:
 def curve(folder: RunFolder) -> list[CurvePoint]:
     """The validations of a run."""
     return [{"step": line["step"], "metrics": line["val"]} for line in read_metrics(folder.metrics) if "val" in line]
+
+
+def _hash(weights: Path) -> str:
+    """Of a weight file, or of an adapter folder's."""
+    return file_hash(weights / "adapter_model.safetensors" if weights.is_dir() else weights)

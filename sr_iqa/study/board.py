@@ -1,0 +1,61 @@
+"""The live table of a study: what every run is doing, read from the files that runs leave behind, whoever runs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from sr_iqa.training.logs import read_metrics
+
+from .study import Study
+
+REFRESH_PER_S = 1
+
+
+class Board:
+    """Shown while the context lasts: a table on a terminal, otherwise one line for every run that ends."""
+
+    def __init__(self, study: Study, say: Callable[[str], None]) -> None:
+        self._study, self._say = study, say
+        console = Console(file=sys.stderr)
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=REFRESH_PER_S) if console.is_terminal else None
+
+    def __enter__(self) -> Board:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def trained(self, name: str, seed: int) -> None:
+        """Says that a run has ended."""
+        if not self._live:
+            self._say(f"trained {name} (seed {seed})")
+
+    def _table(self) -> Table:
+        table = Table("variant", "seed", "state", "step", "it/s", "last values", title=self._study.name)
+        for seed, name in self._study.runs:
+            table.add_row(name, str(seed), *self._row(name, seed))
+        return table
+
+    def _row(self, name: str, seed: int) -> tuple[str, str, str, str]:
+        folder = self._study.folder(name, seed)
+        try:
+            status: dict[str, Any] = json.loads(folder.status.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return "waiting", "", "", ""
+        lines = read_metrics(folder.metrics)
+        last = next((line for line in reversed(lines) if "val" not in line), {})
+        checked = next((line["val"] for line in reversed(lines) if "val" in line), {})
+        q = self._study.optimised_metric
+        values = [f"l_pix {last['l_pix']:.4f}"] if "l_pix" in last else []
+        values += [f"{column} {checked[column]:.2f}" for column in (q, "psnr_original") if column in checked]
+        return status["state"], f"{status['step']}/{status['total_iter']}", f"{last['it_s']:.2f}" if last else "", "  ".join(values)

@@ -1,0 +1,67 @@
+"""The results as files for other programs: one long table (CSV, Parquet), and the summary table for a paper (LaTeX, booktabs)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from sr_iqa.atomic import atomic_write
+
+from .results import Results, arrow, columns_of, runs_of
+from .summary import table_rows
+
+LATEX = {"↑": r"$\uparrow$", "↓": r"$\downarrow$"}
+ESCAPES = {"\\": r"\textbackslash{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def export(results: Results, out: Path) -> None:
+    """Writes out/results.csv, results.parquet (a row per variant, seed, image and column) and results.tex."""
+    table = long_table(results)
+    for path, write in (
+        (out / "results.csv", lambda p: table.to_csv(p, index=False)),
+        (out / "results.parquet", lambda p: table.to_parquet(p, index=False)),
+        (out / "results.tex", lambda p: p.write_text(latex(results), encoding="utf-8")),
+    ):
+        with atomic_write(path) as temporary:
+            write(temporary)
+
+
+def long_table(results: Results) -> pd.DataFrame:
+    """Columns variant, seed, image, photo, column, metric, value (native), lower_better, against, identity, convention."""
+    columns, sets = columns_of(results), results["data"].get("sets", {})
+    rows = []
+    for name, variant in results["variants"].items():
+        for run in runs_of(variant):
+            for column, per_image in run["per_image"].items():
+                about = columns[column]
+                trace = {key: about[key] for key in ("metric", "lower_better", "against", "identity", "convention")}
+                rows += [
+                    {
+                        "variant": name,
+                        "seed": run["seed"],
+                        "image": image,
+                        "photo": sets.get(image, {}).get("source", image),
+                        "column": column,
+                        "value": value,
+                        **trace,
+                    }
+                    for image, value in per_image.items()
+                ]
+    return pd.DataFrame(rows)
+
+
+def latex(results: Results) -> str:
+    r"""The summary table as a tabular of booktabs, the best of each column in bold; for \input in a document with that package."""
+    columns = columns_of(results)
+    heads = [f"{_escaped(name)} {LATEX[arrow(column['lower_better'])]}" for name, column in columns.items()]
+    lines = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", " & ".join(["variant", *heads]) + r" \\", r"\midrule"]
+    for row in table_rows(results):
+        cells = [rf"\textbf{{{cell.text}}}" if cell.best else cell.text for cell in row.cells]
+        lines.append(" & ".join([_escaped(row.name), *cells]) + r" \\")
+        lines += [r"\midrule"] if row.gold else []
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return "".join(ESCAPES.get(sign, sign) for sign in text)

@@ -1,0 +1,90 @@
+"""Study files: a base option file, named variants of it, seeds, and what they are compared by (docs/studies.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
+
+from sr_iqa.config.load import validated
+from sr_iqa.config.models import Section, folder_name
+from sr_iqa.config.yaml_text import read_document
+
+from .study import Study, Variant
+
+STARTS_FROM = "starts_from"
+
+
+class StudyOptions(Section):
+    """A study file. Overrides are option keys with dots, as after --set: `train.total_iter: 1000`."""
+
+    name: Annotated[str, AfterValidator(folder_name)]
+    """Name of the study, and of its folder under experiments_root."""
+    base: Path
+    """The option file that all variants share, relative to the study file."""
+    shared: dict[str, Any] = {}
+    """Overrides of the base options for all variants."""
+    variants: dict[Annotated[str, AfterValidator(folder_name)], dict[str, Any]] = Field(min_length=1)
+    """Name -> its overrides; `starts_from: NAME` starts from another variant's trained weights."""
+    seeds: tuple[NonNegativeInt, ...] = (0,)
+    """manual_seed of each repetition."""
+    metrics: tuple[str, ...] = ()
+    """What the trained networks are evaluated with; by default val.metrics of the base options."""
+    optimised_metric: str
+    """Q: the metric that sampling and rewards follow. The report sets it apart."""
+    baseline: str | None = None
+    """The variant that the others are tested against; by default the first."""
+    expected_order: tuple[str, ...] = ()
+    """Variants in the order in which Q is expected to rise and psnr_original to fall; the report says where it does not."""
+    lora_against_full: tuple[str, str] | None = None
+    """A LoRA variant and the same with all weights tuned, compared at equal steps and at equal Q."""
+    experiments_root: Path = Path("experiments")
+    """Where the study's folder goes."""
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        named = {"baseline": [self.baseline], "expected_order": self.expected_order, "lora_against_full": self.lora_against_full or ()}
+        for key, names in named.items():
+            for name in names:
+                if name is not None and name not in self.variants:
+                    raise ValueError(f"{key}: there is no variant {name}; choose from {', '.join(self.variants)}")
+        seen: list[str] = []
+        for name, overrides in self.variants.items():
+            parent = overrides.get(STARTS_FROM)
+            if parent is not None and parent not in seen:
+                raise ValueError(f"variants.{name}.{STARTS_FROM}: {parent} is no variant above it; choose from {', '.join(seen) or 'none'}")
+            seen.append(name)
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
+            raise ValueError(f"seeds: expected different numbers, got {list(self.seeds)}")
+        return self
+
+
+def load_study(path: Path) -> Study:
+    """Reads a study file; the variants' options are not checked yet (Study.options does).
+
+    Raises:
+        OptionsError: everything wrong with the file itself, with its lines.
+    """
+    return study_of(validated(read_document(path), StudyOptions), path.parent)
+
+
+def study_of(options: StudyOptions, folder: Path) -> Study:
+    """The study of a file in `folder`."""
+    variants = {
+        name: Variant({key: value for key, value in overrides.items() if key != STARTS_FROM}, overrides.get(STARTS_FROM))
+        for name, overrides in options.variants.items()
+    }
+    return Study(
+        name=options.name,
+        base=folder / options.base,
+        shared=options.shared,
+        variants=variants,
+        root=options.experiments_root / options.name,
+        seeds=options.seeds,
+        metrics=options.metrics,
+        optimised_metric=options.optimised_metric,
+        baseline=options.baseline or next(iter(variants)),
+        expected_order=options.expected_order,
+        lora_against_full=options.lora_against_full,
+    )

@@ -1,0 +1,204 @@
+"""Studies: the file, what is trained and when, resuming, changes, runs in processes of their own, exports."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from sr_iqa.config import OptionsError
+from sr_iqa.errors import UsageError, UserError
+from sr_iqa.study import study as study_module
+from sr_iqa.study.exports import latex, long_table
+from sr_iqa.study.runner import run_study
+from sr_iqa.study.study_file import load_study
+from tests.helpers import make_sets
+from tests.tiny_runs import SWINIR
+
+STUDY = {
+    "name": "tiny",
+    "base": "base.yml",
+    "optimised_metric": "nano",
+    "metrics": ["psnr", "nano"],
+    "variants": {
+        "original": {},
+        "amo": {"datasets.train.sampling": {"strategy": "amo", "metric": "nano"}},
+        "amo_reward": {"starts_from": "amo", "lora": {"rank": 2}, "train.reward_opt": {"metric": "nano", "weight": 0.01}},
+    },
+}
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    """A study of three variants of two steps over three sets of 48 px."""
+    root = make_sets(tmp_path / "sets", n=3, k=2, size=48)
+    data = {"type": "multi_gt", "dataroot_gt": str(root / "images"), "dataroot_labels": str(root / "labels")}
+    data["degradation"] = {"preset": "bicubic"}
+    base = {
+        "name": "base",
+        "scale": 2,
+        "datasets": {"train": {**data, "gt_size": 32, "batch_size_per_gpu": 2, "num_worker_per_gpu": 0}, "val": data},
+        "network_g": SWINIR,
+        "train": {"total_iter": 2, "optim_g": {"type": "Adam", "lr": 1e-3}, "pixel_opt": {"type": "L1Loss"}},
+        "val": {"metrics": ["psnr"], "val_freq": 1},
+        "logger": {"print_freq": 1, "use_tb_logger": False},
+    }
+    (tmp_path / "base.yml").write_text(yaml.safe_dump(base))
+    return write(tmp_path, {**STUDY, "experiments_root": str(tmp_path / "experiments")})
+
+
+def write(folder, content):
+    (folder / "study.yml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return folder / "study.yml"
+
+
+def changed(study_file, **more):
+    return write(study_file.parent, {**yaml.safe_load(study_file.read_text()), **more})
+
+
+def run(study_file, **arguments):
+    said = []
+    written = run_study(load_study(study_file), say=said.append, **arguments)
+    return json.loads(written.results.read_text()), said, written
+
+
+def log_of(study_file, name, seed=0):
+    return study_file.parent / "experiments" / "tiny" / "runs" / f"seed{seed}" / name / "metrics.jsonl"
+
+
+def test_a_study_trains_evaluates_and_reports_every_variant_and_seed(study_file):
+    results, said, written = run(changed(study_file, seeds=[0, 5], baseline="amo", expected_order=["original", "amo"]))
+    assert list(results["variants"]) == ["original", "amo", "amo_reward"]
+    assert all([r["seed"] for r in v["runs"]] == [0, 5] for v in results["variants"].values())
+    assert results["statistics"]["baseline"] == "amo" and results["statistics"]["photos"] == 3
+    assert len(results["checks"]) == 2
+    options = results["variants"]["amo_reward"]["options"]
+    assert options["path"]["pretrain_network_g"].endswith("seed0/amo/models/net_g_2.safetensors") and options["lora"] == {"rank": 2}
+    assert written.report.exists() and "trained amo (seed 5)" in said
+    folder = written.results.parent
+    table = pd.read_parquet(folder / "results.parquet")
+    assert len(table) == 3 * 2 * 3 * len(results["variants"]["amo"]["metrics"])
+    mean = table[(table.variant == "amo") & (table.column == "nano")].value.mean()
+    assert mean == pytest.approx(results["variants"]["amo"]["metrics"]["nano"]["mean"])
+    assert pd.read_csv(folder / "results.csv").equals(pd.read_csv(folder / "results.csv"))
+    assert r"\toprule" in (folder / "results.tex").read_text() and r"amo\_reward" in (folder / "results.tex").read_text()
+
+
+def test_a_second_call_trains_and_evaluates_nothing_again(study_file, monkeypatch):
+    first, _, _ = run(study_file)
+    monkeypatch.setattr(study_module, "train", None)
+    monkeypatch.setattr(study_module, "evaluate", None)
+    second, _, _ = run(study_file)
+    assert {n: v["metrics"] for n, v in first["variants"].items()} == {n: v["metrics"] for n, v in second["variants"].items()}
+
+
+def test_only_trains_the_named_and_reports_all_that_are_trained(study_file):
+    results, _, _ = run(study_file, only=["amo"])
+    assert list(results["variants"]) == ["amo"]
+    results, _, _ = run(study_file, only=["original"])
+    assert list(results["variants"]) == ["original", "amo"]
+
+
+def test_changed_options_are_named_and_redo_trains_only_the_named(study_file):
+    run(study_file)
+    before = log_of(study_file, "amo").read_text()
+    variants = {**STUDY["variants"], "original": {"train.optim_g.lr": 0.5}}
+    other = changed(study_file, variants=variants)
+    with pytest.raises(UserError, match=r"original \(seed 0\): train\.optim_g\.lr: 0\.001 -> 0\.5") as refused:
+        run(other)
+    assert "--redo original" in str(refused.value) and "amo" not in str(refused.value)
+    run(other, redo=["original"])
+    assert log_of(study_file, "amo").read_text() == before
+    assert list(log_of(study_file, "original").parent.parent.glob("original_archived_*"))
+
+
+def test_changed_data_are_noticed(study_file):
+    run(study_file)
+    shutil.copy(*sorted((study_file.parent / "sets" / "images" / "original").iterdir())[:2])
+    with pytest.raises(UserError, match=r"amo \(seed 0\): datasets\.train: not what it was"):
+        run(study_file)
+
+
+def test_new_weights_of_the_variant_it_starts_from_are_noticed(study_file):
+    run(study_file)
+    variants = {**STUDY["variants"], "amo": {**STUDY["variants"]["amo"], "train.optim_g.lr": 0.01}}
+    with pytest.raises(UserError, match=r"amo_reward \(seed 0\): path\.pretrain_network_g: not what it was"):
+        run(run(changed(study_file, variants=variants), redo=["amo"]) and study_file)
+
+
+def test_runs_in_processes_of_their_own_give_the_same(study_file, tmp_path):
+    here, _, _ = run(study_file)
+    there, said, _ = run(changed(study_file, experiments_root=str(tmp_path / "others")), jobs=2)
+    assert {n: v["metrics"]["nano"]["per_image"] for n, v in here["variants"].items()} == {
+        n: v["metrics"]["nano"]["per_image"] for n, v in there["variants"].items()
+    }
+    assert sorted(line for line in said if line.startswith("trained")) == [f"trained {n} (seed 0)" for n in ("amo", "amo_reward", "original")]
+
+
+def test_a_failed_run_is_named_and_what_starts_from_it_is_not_started(study_file):
+    broken = {**STUDY["variants"]["amo"], "train.pixel_opt": {"type": "tests.tiny_runs.BrokenLoss", "at": 0}}
+    with pytest.raises(UserError) as refused:
+        run(changed(study_file, variants={**STUDY["variants"], "amo": broken}), jobs=2)
+    message = str(refused.value)
+    assert "amo (seed 0) failed" in message and "l_pix" in message and "became NaN" in message
+    assert "amo_reward (seed 0) failed: not started, because amo is not trained" in message
+    assert load_study(study_file).is_trained("original", 0)
+
+
+def test_kill_9_in_the_middle_and_rerun(study_file):
+    whole, _, _ = run(changed(study_file, name="whole"))
+    changed(study_file, name="killed")
+    command = [sys.executable, "-m", "sr_iqa", "compare", "-opt", str(study_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as process:
+        while not (study_file.parent / "experiments" / "killed" / "runs" / "seed0" / "amo").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    again, _, _ = run(study_file)
+    for name, variant in whole["variants"].items():
+        assert variant["metrics"]["nano"]["per_image"] == again["variants"][name]["metrics"]["nano"]["per_image"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"varients": {}}, r"study\.yml:\d+: varients: unknown key; did you mean variants\?"),
+        ({"baseline": "rand"}, "baseline: there is no variant rand; choose from original, amo, amo_reward"),
+        ({"variants": {"b": {"starts_from": "a"}, "a": {}}}, r"variants\.b\.starts_from: a is no variant above it"),
+        ({"seeds": [1, 1]}, "seeds: expected different numbers"),
+        ({"variants": {}}, "variants"),
+    ],
+)
+def test_mistakes_in_a_study_file_are_explained(study_file, change, message):
+    with pytest.raises(OptionsError, match=message):
+        load_study(changed(study_file, **change))
+
+
+def test_mistakes_in_overrides_name_the_variant_before_anything_is_trained(study_file):
+    variants = {**STUDY["variants"], "amo": {"train.totl_iter": 3}, "amo_reward": {"network_g.depth": [2]}}
+    with pytest.raises(OptionsError) as refused:
+        run(changed(study_file, variants=variants))
+    assert len(refused.value.problems) == 2 and all("did you mean" in line for line in refused.value.problems)
+    assert refused.value.problems[0].startswith("variant amo: ") and not log_of(study_file, "original").exists()
+    with pytest.raises(UsageError, match="there is no variant x"):
+        run(changed(study_file, variants=STUDY["variants"]), only=["x"])
+
+
+def test_nothing_starts_from_an_adapter(study_file):
+    variants = {**STUDY["variants"], "more": {"starts_from": "amo_reward"}}
+    with pytest.raises(UsageError, match="amo_reward trains an adapter"):
+        run(changed(study_file, variants=variants))
+
+
+def test_latex_marks_the_best_and_escapes_names(study_file):
+    results, _, _ = run(study_file, only=["original", "amo"])
+    text = latex(results)
+    assert text.count(r"\\") == 1 + 1 + 2 and text.count(r"\textbf") >= len(results["variants"]["amo"]["metrics"])
+    assert r"psnr\_original $\uparrow$" in text and text.startswith(r"\begin{tabular}{l")
+    assert set(long_table(results).photo) == {"0000", "0001", "0002"} and np.isfinite(long_table(results).value).all()
