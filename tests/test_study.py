@@ -138,7 +138,8 @@ def test_runs_in_processes_of_their_own_give_the_same(study_file, tmp_path):
     assert {n: v["metrics"]["nano"]["per_image"] for n, v in here["variants"].items()} == {
         n: v["metrics"]["nano"]["per_image"] for n, v in there["variants"].items()
     }
-    assert sorted(line for line in said if line.startswith("trained")) == [f"trained {n} (seed 0)" for n in ("amo", "amo_reward", "original")]
+    trained = sorted(line for line in said if line.startswith("trained"))
+    assert trained == [f"trained {name} (seed 0)" for name in ("amo", "amo_reward", "original")]
 
 
 def test_a_failed_run_is_named_and_what_starts_from_it_is_not_started(study_file):

@@ -16,6 +16,7 @@ from sr_iqa.scorecard import member_name
 from sr_iqa.training.folder import provenance
 
 from .pictures import SetImages
+from .proxy import add_proxy_gaps
 from .results import Results, merge_seeds, order_checks
 from .results import Variant as Row
 from .significance import add_statistics
@@ -40,7 +41,9 @@ def collect(study: Study, rows: dict[str, list[Row]], data: dict[str, Any]) -> R
             "base options": {study.base.name: file_hash(study.base)},
         },
     }
-    add_statistics(results, study.baseline if study.baseline in rows else next(iter(rows)))
+    baseline = study.baseline if study.baseline in rows else next(iter(rows))
+    add_statistics(results, baseline)
+    add_proxy_gaps(results, baseline)
     pair = study.lora_against_full
     if pair and all(name in rows for name in pair):
         results["reward_comparison"] = compare_tuning(results, *pair)

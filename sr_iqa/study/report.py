@@ -14,7 +14,7 @@ from .figures import colour_of, plane, tuning_curves
 from .pictures import SetImages, comparisons
 from .results import Results, columns_of, tier
 from .significance import can_tell
-from .summary import AGAINST, column_notes, describe, markdown, member_names, share_rows, table_rows
+from .summary import AGAINST, PROXY_NOTE, column_notes, describe, markdown, member_names, proxy_columns, proxy_rows, share_rows, table_rows
 from .tuning import describe_tuning
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -69,6 +69,9 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         tiers=_tier_spans(results),
         rows=table_rows(results),
         statistics=results.get("statistics") if can_tell(results) else None,
+        proxy=proxy_rows(results),
+        proxy_columns=proxy_columns(results),
+        proxy_note=PROXY_NOTE,
         planes=[Markup(svg) for svg in _planes(results)],  # noqa: S704 (made by figures.py)
         comparisons=comparisons(results, images),
         members=member_names(results),

@@ -157,6 +157,7 @@ def markdown(results: Results) -> str:
     if "statistics" in results:
         lines += ["", "## 95 % intervals", "", *_table(["variant", *heads], [[row.name, *(c.interval for c in row.cells)] for row in rows])]
         lines += ["", *_against_baseline(results)]
+    lines += _proxy_gaps(results)
     chosen = share_rows(results)
     if chosen:
         names = member_names(results)
@@ -169,6 +170,37 @@ def markdown(results: Results) -> str:
     notes = [[n["name"], n["against"], n["convention"], n["identity"]] for n in column_notes(results)]
     lines += ["", "## Columns", "", *_table(["column", "against", "input", "metric"], notes)]
     return "\n".join(lines) + "\n"
+
+
+def proxy_rows(results: Results) -> list[tuple[str, str, list[str], str]]:
+    """(variant, optimised metrics, gains by column of the proxy gap, gap) in words and figures."""
+
+    def shown(gap: float | None) -> str:
+        return "–" if gap is None else f"{gap:+.2f}"
+
+    return [
+        (name, ", ".join(found["optimised"]) or "–", [shown(gain) for gain in found["gains"].values()], shown(found["gap"]))
+        for name, found in results.get("proxy_gap", {}).items()
+    ]
+
+
+def proxy_columns(results: Results) -> list[str]:
+    """The columns that have gains in spreads of the GTs."""
+    return list(next(iter(results.get("proxy_gap", {}).values()))["gains"]) if results.get("proxy_gap") else []
+
+
+PROXY_NOTE = (
+    "Gains over the baseline in standard deviations of the metric over all GTs, better is positive. The gap is the gain on what a variant "
+    "optimised minus the mean gain on the other columns: a large one means that the metric was pleased more than the picture was improved."
+)
+
+
+def _proxy_gaps(results: Results) -> list[str]:
+    rows = proxy_rows(results)
+    if not rows:
+        return []
+    head = ["variant", "optimises", *proxy_columns(results), "proxy gap"]
+    return ["", "## Proxy gap", "", PROXY_NOTE, "", *_table(head, [[name, optimised, *gains, gap] for name, optimised, gains, gap in rows])]
 
 
 def _against_baseline(results: Results) -> list[str]:

@@ -1,0 +1,59 @@
+"""The proxy gap: how much of a variant's gain is on the metric that it optimised, and how much is seen by those that it did not.
+
+Gains are differences of means from the baseline, signed so that better is positive, in units of the metric's spread (standard deviation)
+over all GTs of the held-out sets. Only no-reference columns have such a spread: a GT has no distance to itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import numpy as np
+
+from .results import Results, Variant, columns_of
+
+FOLLOWS_SCORES = ("sma", "smp", "amo")
+
+
+class ProxyGap(TypedDict):
+    """results["proxy_gap"][variant]."""
+
+    optimised: list[str]
+    """The metrics that its sampling or its rewards follow."""
+    gains: dict[str, float]
+    """Column -> gain over the baseline in spreads of the GTs."""
+    gap: float | None
+    """Mean gain on the optimised columns minus mean gain on the others; None where one of the two is empty."""
+
+
+def optimised_by(variant: Variant) -> list[str]:
+    """The metrics that a variant's options make it follow."""
+    options: dict[str, Any] = variant["options"]
+    sampling = options.get("datasets", {}).get("train", {}).get("sampling", {})
+    found = [sampling["metric"]] if sampling.get("strategy") in FOLLOWS_SCORES and sampling.get("metric") else []
+    return [*dict.fromkeys([*found, *(reward["metric"] for reward in options.get("train", {}).get("reward_opt", ()))])]
+
+
+def add_proxy_gaps(results: Results, baseline: str) -> None:
+    """Adds results["proxy_gap"]: every variant but the baseline."""
+    spreads = {
+        column: float(np.std([value for scores in gold["scores"].values() for value in scores.values()], ddof=1))
+        for column, gold in results["gold_standard"].items()
+    }
+    columns = {name: entry for name, entry in columns_of(results).items() if spreads.get(name)}
+    results["proxy_gap"] = {
+        name: _gap(results["variants"][baseline], variant, columns, spreads)
+        for name, variant in results["variants"].items()
+        if name != baseline
+    }
+
+
+def _gap(baseline: Variant, variant: Variant, columns: dict[str, Any], spreads: dict[str, float]) -> ProxyGap:
+    gains = {}
+    for column, entry in columns.items():
+        if column in variant["metrics"] and column in baseline["metrics"]:
+            difference = variant["metrics"][column]["mean"] - baseline["metrics"][column]["mean"]
+            gains[column] = (-difference if entry["lower_better"] else difference) / spreads[column]
+    optimised = optimised_by(variant)
+    on, off = ([gain for column, gain in gains.items() if (column in optimised) == wanted] for wanted in (True, False))
+    return {"optimised": optimised, "gains": gains, "gap": float(np.mean(on) - np.mean(off)) if on and off else None}
