@@ -143,7 +143,7 @@ def compare(
 
     study = load_study(opt)
     written = run_study(replace(study, root=out) if out else study, only=only or (), redo=redo or (), jobs=jobs, launch=launch, say=_say)
-    _say(written.table.read_text(encoding="utf-8"))
+    _say(written.headline)
     _say(f"results: {written.results}\nreport:  {written.report}")
 
 

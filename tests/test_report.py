@@ -214,7 +214,7 @@ def test_the_page_stands_alone_and_escapes(tmp_path):
     assert not re.search(r"url\((?!#)|@import", html)
     assert len(page.ids) == len(set(page.ids))
     assert "<script>alert" not in html and "<b>&x" not in html and "<script>alert(1)</script>" in "".join(page.words)
-    assert page.tags.count("svg") == 3 + 3 + 2 and page.tags.count("button") == 2 * (3 + 3) + 3
+    assert page.tags.count("svg") == 3 + 3 + 2 and page.tags.count("button") == 2 * (3 + 3) + 2 + 3 + 1 + 6
     assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html
     for word in (
         "A &amp; B",

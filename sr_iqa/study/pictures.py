@@ -1,4 +1,4 @@
-"""The report's image comparisons: where the variants differ most, cut out of every picture at the same place."""
+"""The report's image comparisons: the largest gains and losses, cut out where the variants differ most, and whole for the viewer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from .results import Results, digits_of, format_value
 
 CROP = 96
 """Side of the cut-outs in SR pixels."""
-MOST = 8
-"""Comparisons in a report."""
+EACH = 4
+"""Sets with the largest gains in a report, and as many with the largest losses."""
+WHOLE_BYTES = 9_000_000
+"""For the whole pictures of a page, as they are embedded; the viewer shows as many sets as fit."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Comparison:
     """All cut-outs of one set."""
 
     image: str
+    gain: str
+    """How the focus variant differs from the baseline on this set, in words."""
     y: int
     x: int
     side: int
@@ -55,13 +59,44 @@ class Comparison:
     references: list[Tile]
     """The LQ and the GTs."""
     outputs: list[Tile]
+    wholes: dict[str, str]
+    """Tile name -> the whole picture (lossless WebP, data: URL); empty where the page had no room for them."""
 
 
 def comparisons(results: Results, images: Mapping[str, SetImages]) -> list[Comparison]:
-    """At most MOST sets, those whose variants differ most first."""
-    places = {name: busiest_place(list(entry.outputs.values())) for name, entry in images.items()}
-    order = sorted(places, key=lambda name: -places[name][2])[:MOST]
-    return [_comparison(results, name, images[name], *places[name][:2]) for name in order]
+    """The sets on which the focus variant gains most over the baseline, and those on which it loses most, in that order."""
+    found, room = [], WHOLE_BYTES
+    for name, gain in extremes(results, list(images)):
+        place = busiest_place(list(images[name].outputs.values()))
+        wholes = _wholes(images[name])
+        size = sum(map(len, wholes.values()))
+        room -= size
+        found.append(_comparison(results, name, gain, images[name], *place[:2], wholes if room >= 0 else {}))
+        room += size if room < 0 else 0
+    return found
+
+
+def focus(results: Results) -> tuple[str, str]:
+    """(variant, baseline) whose differences order the pictures: the variant with the best Q that is no warning example, and the baseline.
+
+    The warning example is the full-tuning partner of a LoRA variant.
+    """
+    q = results["optimised_metric"]
+    variants, baseline = results["variants"], results.get("statistics", {}).get("baseline", next(iter(results["variants"])))
+    spoilt = (results.get("reward_comparison") or {}).get("full")
+    means = {name: v["metrics"][q]["mean"] for name, v in variants.items() if name not in (baseline, spoilt)} or {baseline: 0.0}
+    return (min if variants[baseline]["metrics"][q]["lower_better"] else max)(means, key=means.__getitem__), baseline
+
+
+def extremes(results: Results, names: Sequence[str]) -> list[tuple[str, str]]:
+    """(set, its difference in words): EACH largest gains of the focus variant over the baseline in Q, then EACH largest losses."""
+    q = results["optimised_metric"]
+    variant, baseline = focus(results)
+    a, b = (results["variants"][which]["metrics"][q] for which in (variant, baseline))
+    differences = {name: a["per_image"][name] - b["per_image"][name] for name in names if name in a["per_image"]}
+    order = sorted(differences, key=lambda name: differences[name] if a["lower_better"] else -differences[name])
+    chosen = order if len(order) <= 2 * EACH else [*order[:EACH], *order[-EACH:]]
+    return [(name, f"{q} {differences[name]:+.2f}: {variant} against {baseline}") for name in chosen]
 
 
 def busiest_place(outputs: Sequence[np.ndarray], side: int = CROP) -> tuple[int, int, float]:
@@ -81,7 +116,7 @@ def busiest_place(outputs: Sequence[np.ndarray], side: int = CROP) -> tuple[int,
     return int(y), int(x), float(sums[y, x] / (h * w))
 
 
-def _comparison(results: Results, name: str, images: SetImages, y: int, x: int) -> Comparison:
+def _comparison(results: Results, name: str, gain: str, images: SetImages, y: int, x: int, wholes: dict[str, str]) -> Comparison:
     whole = images.gts.get("original", next(iter([*images.outputs.values(), *images.gts.values()])))
     height, width = whole.shape[:2]
     inside = (slice(y, y + CROP), slice(x, x + CROP))
@@ -90,7 +125,15 @@ def _comparison(results: Results, name: str, images: SetImages, y: int, x: int) 
     references += [Tile(f"GT {gt}", _gt_note(results, name, gt), png_url(images.gts[gt][inside])) for gt in gts]
     variants = [variant for variant in results["variants"] if variant in images.outputs]
     outputs = [Tile(variant, _variant_note(results, name, variant), png_url(images.outputs[variant][inside])) for variant in variants]
-    return Comparison(name, y, x, CROP, height, width, _thumbnail(whole), references, outputs)
+    return Comparison(name, gain, y, x, CROP, height, width, _thumbnail(whole), references, outputs, wholes)
+
+
+def _wholes(images: SetImages) -> dict[str, str]:
+    """Tile name -> the whole picture."""
+    size = next(iter([*images.gts.values(), *images.outputs.values()])).shape[:2]
+    lq = {} if images.lq is None else {"LQ": enlarge(images.lq, (size[0], size[1]))}
+    pictures = {**lq, **{f"GT {gt}": image for gt, image in images.gts.items()}, **images.outputs}
+    return {name: _url(image, "webp") for name, image in pictures.items()}
 
 
 def _gt_note(results: Results, image: str, gt: str) -> str:
@@ -134,5 +177,6 @@ def _url(image: np.ndarray, kind: str) -> str:
     from PIL import Image
 
     out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(out, kind.upper(), **({"quality": 85} if kind == "jpeg" else {"optimize": True}))
+    how = {"png": {"optimize": True}, "jpeg": {"quality": 85}, "webp": {"lossless": True, "quality": 60}}[kind]
+    Image.fromarray(np.ascontiguousarray(image)).save(out, kind.upper(), **how)
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,19 @@ from .figures import colour_of, plane, tuning_curves
 from .pictures import SetImages, comparisons
 from .results import Results, columns_of, tier
 from .significance import can_tell
-from .summary import AGAINST, PROXY_NOTE, column_notes, describe, markdown, member_names, proxy_columns, proxy_rows, share_rows, table_rows
+from .summary import (
+    AGAINST,
+    PROXY_NOTE,
+    column_notes,
+    describe,
+    headline,
+    markdown,
+    member_names,
+    proxy_columns,
+    proxy_rows,
+    share_rows,
+    table_rows,
+)
 from .tuning import describe_tuning
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -27,6 +40,8 @@ class Written(NamedTuple):
     results: Path
     table: Path
     report: Path
+    headline: str
+    """The beginning of results.md, for the screen."""
 
 
 def write_report(results: Results, images: Mapping[str, SetImages], out: Path, title: str = "Study") -> Written:
@@ -38,7 +53,7 @@ def write_report(results: Results, images: Mapping[str, SetImages], out: Path, t
     """
     if not results["variants"]:
         raise UserError("there is nothing to report: results have no variants")
-    paths = Written(out / "results.json", out / "results.md", out / "report" / "index.html")
+    paths = Written(out / "results.json", out / "results.md", out / "report" / "index.html", headline(results))
     write_json(results, paths.results)
     page = render(results, images, title)
     if len(page) > MAX_BYTES:
@@ -73,7 +88,8 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         proxy_columns=proxy_columns(results),
         proxy_note=PROXY_NOTE,
         planes=[Markup(svg) for svg in _planes(results)],  # noqa: S704 (made by figures.py)
-        comparisons=comparisons(results, images),
+        comparisons=(shown := comparisons(results, images)),
+        wholes=Markup(_script_json({c.image: c.wholes for c in shown if c.wholes})),  # noqa: S704 (escaped for a script)
         members=member_names(results),
         chosen=share_rows(results),
         checks=results.get("checks", []),
@@ -86,6 +102,11 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         against=AGAINST,
     )
     return html.encode()
+
+
+def _script_json(value: Any) -> str:
+    """JSON that may stand inside a <script>, whatever its strings hold."""
+    return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _tier_spans(results: Results) -> list[tuple[str, int]]:

@@ -148,15 +148,20 @@ def member_names(results: Results) -> list[str]:
 
 
 def markdown(results: Results) -> str:
-    """results.md: summary, table (best in bold), chosen-GT shares, LoRA against full tuning, how each column was computed."""
-    columns = columns_of(results)
-    heads = [f"{name} {arrow(column['lower_better'])}" for name, column in columns.items()]
-    lines = ["# Results", "", *(f"{sentence}  " for sentence in describe(results)), ""]
-    rows = table_rows(results)
-    lines += _table(["variant", *heads], [[row.name, *map(_markdown_cell, row.cells)] for row in rows])
+    """results.md: the headline, then intervals, tests, and how each column was computed."""
+    lines = []
     if "statistics" in results:
-        lines += ["", "## 95 % intervals", "", *_table(["variant", *heads], [[row.name, *(c.interval for c in row.cells)] for row in rows])]
-        lines += ["", *_against_baseline(results)]
+        rows = [[row.name, *(cell.interval for cell in row.cells)] for row in table_rows(results)]
+        lines += ["", "## 95 % intervals", "", *_table(["variant", *_heads(results)], rows), "", *_against_baseline(results)]
+    notes = [[n["name"], n["against"], n["convention"], n["identity"]] for n in column_notes(results)]
+    lines += ["", "## Columns", "", *_table(["column", "against", "input", "metric"], notes)]
+    return headline(results) + "\n".join(lines) + "\n"
+
+
+def headline(results: Results) -> str:
+    """Summary, table (best in bold), proxy gaps, chosen-GT shares, expectations, LoRA against full tuning."""
+    lines = ["# Results", "", *(f"{sentence}  " for sentence in describe(results)), ""]
+    lines += _table(["variant", *_heads(results)], [[row.name, *map(_markdown_cell, row.cells)] for row in table_rows(results)])
     lines += _proxy_gaps(results)
     chosen = share_rows(results)
     if chosen:
@@ -167,9 +172,11 @@ def markdown(results: Results) -> str:
         lines += ["", "## Expectations", "", *(f"- {'holds' if c['holds'] else 'FAILS'}: {c['text']}" for c in results["checks"])]
     if results.get("reward_comparison"):
         lines += ["", "## LoRA against tuning all weights", "", *describe_tuning(results)]
-    notes = [[n["name"], n["against"], n["convention"], n["identity"]] for n in column_notes(results)]
-    lines += ["", "## Columns", "", *_table(["column", "against", "input", "metric"], notes)]
     return "\n".join(lines) + "\n"
+
+
+def _heads(results: Results) -> list[str]:
+    return [f"{name} {arrow(column['lower_better'])}" for name, column in columns_of(results).items()]
 
 
 def proxy_rows(results: Results) -> list[tuple[str, str, list[str], str]]:
