@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sr_iqa.errors import UserError
-from sr_iqa.study.pictures import SetImages, busiest_place
+from sr_iqa.study.pictures import SetImages, busiest_place, comparisons, extremes, focus, noise_panels, spectrum
 from sr_iqa.study.report import write_report
 from sr_iqa.study.results import best_variants, merge_seeds, order_checks, shares
-from sr_iqa.study.summary import describe, markdown
+from sr_iqa.study.summary import describe, markdown, option_differences
 from sr_iqa.study.tuning import compare_tuning, describe_tuning
 from tests.helpers import picture
 
@@ -214,7 +214,7 @@ def test_the_page_stands_alone_and_escapes(tmp_path):
     assert not re.search(r"url\((?!#)|@import", html)
     assert len(page.ids) == len(set(page.ids))
     assert "<script>alert" not in html and "<b>&x" not in html and "<script>alert(1)</script>" in "".join(page.words)
-    assert page.tags.count("svg") == 3 + 3 + 2 and page.tags.count("button") == 2 * (3 + 3) + 2 + 3 + 1 + 6
+    assert page.tags.count("svg") == 3 + 2 + 3 + 2 and page.tags.count("button") == 2 * (3 + 3) + 2 + 3 + 1 + 6
     assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html
     for word in (
         "A &amp; B",
@@ -227,6 +227,49 @@ def test_the_page_stands_alone_and_escapes(tmp_path):
         "nano v1",
     ):
         assert word in html, word
+
+
+def test_pictures_are_ordered_by_gain_over_the_baseline_in_q():
+    results = study()
+    results["variants"]["lora"]["metrics"]["nano"]["per_image"] = {"a-0-0": 39.0, "b-0-0": 60.0}
+    results["statistics"] = {"baseline": "original", "photos": 2}
+    assert focus(results) == ("lora", "original")  # not "full", the warning example
+    assert extremes(results, list(IMAGES)) == [
+        ("b-0-0", "nano +19.50: lora against original"),
+        ("a-0-0", "nano -0.50: lora against original"),
+    ]
+
+
+def test_only_so_many_whole_pictures_as_the_page_has_room_for(monkeypatch):
+    shown = comparisons(study(), pictures())
+    assert [set(c.wholes) for c in shown] == [{"LQ", "GT original", "GT 01", "original", "amo", "lora", "full"}] * 2
+    monkeypatch.setattr("sr_iqa.study.pictures.WHOLE_BYTES", sum(map(len, shown[0].wholes.values())) + 100)
+    assert [bool(c.wholes) for c in comparisons(study(), pictures())] == [True, False]
+
+
+def test_a_grid_is_a_set_of_dots_in_the_spectrum_and_noise_is_not():
+    plain = picture(128, 1)
+    mosaic = (plain + 2 * (np.indices((128, 128)).sum(0) % 4 == 0)[..., None]).clip(0, 255).astype(np.uint8)
+    grainy = (plain + np.random.default_rng(0).normal(0, 2, plain.shape)).clip(0, 255).astype(np.uint8)
+    dots, cloud = (spectrum([(changed, plain)])[..., 0] for changed in (mosaic, grainy))
+    assert dots[96, 96] > 150 and dots[96, 96] > 4 * np.median(dots).clip(1)
+    assert np.percentile(cloud, 99.9) < 3 * np.median(cloud)
+
+
+def test_rewards_that_start_from_a_variant_get_a_noise_panel(tmp_path):
+    results = study()
+    results["variants"]["lora"] |= {"starts_from": "amo", "options": {"train": {"reward_opt": [{"metric": "nano"}]}}}
+    (panel,) = noise_panels(results, pictures())
+    assert (panel.variant, panel.start) == ("lora", "amo")
+    assert "lora minus amo" in write_report(results, pictures(), tmp_path).report.read_text()
+
+
+def test_options_that_differ_from_the_baseline_are_listed():
+    results = study()
+    results["variants"]["original"]["options"] = {"name": "original", "train": {"total_iter": 10}}
+    results["variants"]["amo"]["options"] = {"name": "amo", "train": {"total_iter": 20, "ema_decay": 0.9}}
+    found = option_differences(results)
+    assert found["amo"] == [("train.total_iter", "10", "20"), ("train.ema_decay", "–", "0.9")] and found["original"] == []
 
 
 def test_results_json_is_strict_and_complete(tmp_path):

@@ -91,6 +91,32 @@ def tuning_curves(results: Results, column: str, against: str) -> str:
     return _svg(figure, name, f"{column} over {against}: {comparison['lora']} and {comparison['full']}")
 
 
+def training_curves(results: Results, column: str) -> str:
+    """`column` on the held-out sets over the steps of every variant, means over seeds; better is up."""
+    columns = columns_of(results)
+    name = f"training-{column}"
+    figure, axes = _new(name)
+    for number, variant in enumerate(results["variants"], 1):
+        lines = [line for line in curves(results, variant) if line and column in line[0]]
+        if lines:
+            mean = _mean_curve(lines)
+            axes.plot(
+                [p["step"] for p in mean],
+                [p[column] for p in mean],
+                color=colour_of(results, variant),
+                linewidth=1.6,
+                marker="o",
+                markersize=3,
+            )
+            place = {"textcoords": "offset points", "fontsize": 8, "color": colour_of(results, variant), "fontweight": "bold"}
+            axes.annotate(str(number), (mean[-1]["step"], mean[-1][column]), (4, -3), **place)
+    if columns[column]["lower_better"]:
+        axes.invert_yaxis()
+    axes.set_xlabel("optimizer steps")
+    axes.set_ylabel(f"{column} {arrow(columns[column]['lower_better'])}")
+    return _svg(figure, name, f"{column} on the held-out sets over the steps of training")
+
+
 def _mean_curve(lines: Sequence[list[dict[str, Any]]]) -> list[dict[str, float]]:
     """The mean over seeds at the steps that all of them have."""
     steps = sorted(set.intersection(*({p["step"] for p in points} for points in lines)))

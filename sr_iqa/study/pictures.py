@@ -13,6 +13,10 @@ from .results import Results, digits_of, format_value
 
 CROP = 96
 """Side of the cut-outs in SR pixels."""
+AMPLIFY = 6
+"""How much the differences of outputs are amplified in the noise panels."""
+SPECTRUM = 128
+"""Side in pixels of the squares whose spectra are averaged."""
 EACH = 4
 """Sets with the largest gains in a report, and as many with the largest losses."""
 WHOLE_BYTES = 9_000_000
@@ -74,6 +78,61 @@ def comparisons(results: Results, images: Mapping[str, SetImages]) -> list[Compa
         found.append(_comparison(results, name, gain, images[name], *place[:2], wholes if room >= 0 else {}))
         room += size if room < 0 else 0
     return found
+
+
+@dataclass(frozen=True)
+class NoisePanel:
+    """What a reward did to the outputs of the variant that it started from."""
+
+    variant: str
+    start: str
+    image: str
+    difference: str
+    """Output minus the start's output, AMPLIFY times, around gray; data: URL of a PNG."""
+    spectrum: str
+    """Mean amplitude spectrum of the luma difference over all sets, logarithmic, frequency 0 in the middle; data: URL of a PNG."""
+
+
+def noise_panels(results: Results, images: Mapping[str, SetImages]) -> list[NoisePanel]:
+    """One for every variant with a reward that started from another variant, on the set with the largest gain."""
+    panels = []
+    order = [name for name, _ in extremes(results, list(images))]
+    for name, variant in results["variants"].items():
+        start = variant.get("starts_from")
+        if not start or not variant["options"].get("train", {}).get("reward_opt"):
+            continue
+        pairs = {
+            image: (entry.outputs[name], entry.outputs[start]) for image, entry in images.items() if {name, start} <= entry.outputs.keys()
+        }
+        if pairs:
+            image = next(i for i in order if i in pairs)
+            changed = 128 + AMPLIFY * (pairs[image][0].astype(float) - pairs[image][1])
+            panels.append(NoisePanel(name, start, image, png_url(_bytes(changed)), png_url(_bytes(spectrum(list(pairs.values()))))))
+    return panels
+
+
+def spectrum(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """(SPECTRUM, SPECTRUM, 3) in 0..255: where in frequency the pairs of uint8 images (H, W, 3) differ.
+
+    Bright dots away from the middle are a repeated pattern: a period of 4 px shows at a quarter of the side from the middle and at the
+    edge. The scale is logarithmic over three decades of amplitude below a difference of 2 levels per pixel at a single frequency.
+    """
+    total, window = np.zeros((SPECTRUM, SPECTRUM)), np.hanning(SPECTRUM)
+    window = np.outer(window, window) / np.outer(window, window).mean()
+    count = 0
+    for after, before in pairs:
+        luma = (after.astype(float) - before) @ np.array([0.299, 0.587, 0.114])
+        for y in range(0, luma.shape[0] - SPECTRUM + 1, SPECTRUM):
+            for x in range(0, luma.shape[1] - SPECTRUM + 1, SPECTRUM):
+                part = luma[y : y + SPECTRUM, x : x + SPECTRUM]
+                total += np.abs(np.fft.fftshift(np.fft.fft2((part - part.mean()) * window))) / SPECTRUM**2
+                count += 1
+    decades = np.log10(np.maximum(total / max(count, 1), 1e-12) / 2)
+    return np.repeat(255 * (decades[..., None] + 3) / 3, 3, axis=2)
+
+
+def _bytes(image: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
 def focus(results: Results) -> tuple[str, str]:

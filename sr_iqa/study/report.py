@@ -11,8 +11,8 @@ from sr_iqa.atomic import atomic_write
 from sr_iqa.errors import UserError
 from sr_iqa.scorecard import write_json
 
-from .figures import colour_of, plane, tuning_curves
-from .pictures import SetImages, comparisons
+from .figures import colour_of, plane, training_curves, tuning_curves
+from .pictures import AMPLIFY, SetImages, comparisons, noise_panels
 from .results import Results, columns_of, tier
 from .significance import can_tell
 from .summary import (
@@ -23,6 +23,7 @@ from .summary import (
     headline,
     markdown,
     member_names,
+    option_differences,
     proxy_columns,
     proxy_rows,
     share_rows,
@@ -88,6 +89,10 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         proxy_columns=proxy_columns(results),
         proxy_note=PROXY_NOTE,
         planes=[Markup(svg) for svg in _planes(results)],  # noqa: S704 (made by figures.py)
+        curves=[Markup(training_curves(results, column)) for column in _curve_columns(results)],  # noqa: S704 (made by figures.py)
+        noise=noise_panels(results, images),
+        amplify=AMPLIFY,
+        differences=option_differences(results),
         comparisons=(shown := comparisons(results, images)),
         wholes=Markup(_script_json({c.image: c.wholes for c in shown if c.wholes})),  # noqa: S704 (escaped for a script)
         members=member_names(results),
@@ -120,6 +125,12 @@ def _planes(results: Results) -> list[str]:
     q, columns = results["optimised_metric"], columns_of(results)
     pairs = [("psnr_original", q), (q, "niqe"), (q, "grid")]
     return [plane(results, x, y) for x, y in pairs if x in columns and y in columns and x != y]
+
+
+def _curve_columns(results: Results) -> list[str]:
+    """Q and what watches it, as far as runs were validated with it."""
+    logged = {column for variant in results["variants"].values() for point in variant["curve"][:1] for column in point["metrics"]}
+    return [c for c in (results["optimised_metric"], "psnr_original", "niqe") if c in logged and c in columns_of(results)]
 
 
 def _tuning(results: Results) -> dict[str, Any] | None:

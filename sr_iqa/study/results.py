@@ -69,6 +69,8 @@ class Variant(TypedDict):
     """The resolved options."""
     curve: list[CurvePoint]
     """Of the first seed; all of them are in `runs`."""
+    starts_from: NotRequired[str | None]
+    """The variant whose trained weights it started from."""
     runs: NotRequired[list[Run]]
     """One entry per seed; made by merge_seeds."""
 

@@ -158,6 +158,7 @@ class Study:
             "seed": seed,
             "options": options.model_dump(mode="json", exclude_defaults=True),
             "curve": curve(folder),
+            "starts_from": self.variants[name].starts_from,
         }
         with atomic_write(record) as path:
             path.write_text(json.dumps({"made_from": made_from, "row": row}))
