@@ -12,12 +12,11 @@ from sr_iqa.iqa.nano_attacks import Upscaler
 from sr_iqa.iqa.nano_evaluation import BETTER, BETTER_SOFT, WORSE, fine_tune, gains, judge, textured_crops
 from sr_iqa.iqa.nano_families import blur, enlarged, label, native_family, quantise, reference_family, tensor, unsharp
 
-LEAST_SHARE = {"blur": 0.95, "noise": 0.95, "downscaling": 0.92, "JPEG": 0.75, "ringing": 0.90, "halos": 0.70}
-"""Aimed at: 0.95, 0.95, 0.95, 0.90, 0.90, 0.90. JPEG and halos are weak (docs/nano.md): these keep them from getting worse."""
-
-
-LEAST_ENHANCED = {False: 0.6, True: 0.7}
-"""Untouched photos, enlarged photos."""
+LEAST_SHARE = {"blur": 0.95, "noise": 0.95, "downscaling": 0.95, "JPEG": 0.90, "ringing": 0.90, "halos": 0.80}
+LEAST_ENHANCED = {False: 0.55, True: 0.75}
+"""Untouched photos, enlarged photos: whatever is crisp or grainy already gains nothing from more sharpening."""
+SOFT = (0, 1, 2, 5)
+"""The photos that leave something to sharpen; the rocket is grainy, the pagoda is crisp to the point of aliasing."""
 
 
 @cache
@@ -49,7 +48,7 @@ def test_degraded_photos_score_below_clean_ones(kind):
 
 @pytest.mark.parametrize(("enlarge", "operations"), [(False, BETTER), (True, BETTER_SOFT)])
 def test_well_chosen_enhancements_score_above_ordinary_photos(enlarge, operations):
-    found = gains(nano(), [enlarged(photo) if enlarge else photo for photo in photos()[:: 2 if enlarge else 1]], operations)
+    found = gains(nano(), [enlarged(photos()[i]) for i in SOFT] if enlarge else photos(), operations)
     share = float((torch.cat(list(found.values())) > 0).float().mean())
     assert share >= LEAST_ENHANCED[enlarge], {name: f"{(gain > 0).float().mean():.3f}, {gain.mean():+.1f}" for name, gain in found.items()}
 

@@ -197,21 +197,32 @@ def reference_family(photo: np.ndarray, size_px: int, rng: Generator) -> np.ndar
 
 
 def native_family(photo: np.ndarray, size_px: int, rng: Generator) -> np.ndarray:
-    """uint8 (9, size, size, 3): a photo as cameras make them, mildly and well enhanced twice, then one of each degradation."""
-    photo = cv2.resize(photo, None, fx=(f := rng.uniform(0.9, 2.2)), fy=f, interpolation=cv2.INTER_CUBIC)
-    base = _random_window(photo, size_px + 2 * MARGIN_PX, rng)
-    base = camera(blur(base, rng.uniform(0.45, 0.7)) if f < 1.5 else base, rng)
-    mild = [deconvolve(base, rng.uniform(0.5, 0.9), int(rng.integers(2, 7))), unsharp(base, rng.uniform(0.5, 2), rng.uniform(0.2, 0.6))]
+    """uint8 (9, size, size, 3): a photo as cameras make them, mildly and well enhanced twice, then one of each degradation.
+
+    Photos are soft and crisp, clean and grainy: a degradation must be seen whatever it is done to. The softer the photo, the stronger
+    the right enhancement; grain and compression are the same before and after it, so that it is sharpness that is rewarded, not noise.
+    """
+    f = np.exp(rng.uniform(np.log(0.5), np.log(2.2)))
+    photo = cv2.resize(photo, None, fx=f, fy=f, interpolation=cv2.INTER_AREA if f < 1 else cv2.INTER_CUBIC)
+    clean = _random_window(photo, size_px + 2 * MARGIN_PX, rng)
+    clean = blur(clean, rng.uniform(0.4, 0.7)) if f < 1.5 and rng.random() < 0.7 else clean
+    softness = max(f, 0.7)
+    mild = [
+        deconvolve(clean, rng.uniform(0.5, 0.8) * softness**0.8, int(rng.integers(2, 4 + 4 * softness))),
+        unsharp(clean, rng.uniform(0.5, 1.1) * softness, rng.uniform(0.2, 0.6) * softness**1.5),
+    ]
+    shot = rng.integers(2**32)
+    base, *mild = (camera(image, np.random.default_rng(shot), grain=8) for image in (clean, *mild))
     return np.stack([_finish(member) for member in [base, *mild, *(degrade(base, rng) for degrade in DEGRADATIONS)]])
 
 
-def camera(image: np.ndarray, rng: Generator) -> np.ndarray:
-    """Grain and light compression, as most photos have: neither makes a photo bad."""
+def camera(image: np.ndarray, rng: Generator, grain: float = 4) -> np.ndarray:
+    """Grain (up to a standard deviation of `grain` / 255) and light compression, as most photos have: neither makes a photo bad."""
     if rng.random() < 0.5:
-        grain = rng.normal(0, rng.uniform(0.5, 4) / 255, image.shape)
-        image = image + (blur(grain, 0.5) if rng.random() < 0.5 else grain)
+        noise = rng.normal(0, np.exp(rng.uniform(np.log(0.5), np.log(grain))) / 255, image.shape)
+        image = image + (blur(noise, 0.5) if rng.random() < 0.5 else noise)
     image = image.astype(np.float32)
-    return jpeg(image, int(rng.integers(75, 97))) if rng.random() < 0.4 else image
+    return jpeg(image, int(rng.integers(85, 98))) if rng.random() < 0.4 else image
 
 
 def soften(image: np.ndarray, rng: Generator) -> np.ndarray:

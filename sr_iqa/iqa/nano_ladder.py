@@ -15,7 +15,7 @@ from sr_iqa.iqa.nano import Nano
 from sr_iqa.iqa.nano_attacks import downscale
 from sr_iqa.iqa.nano_families import blur, quantise, tensor, unsharp
 
-LADDER_CROP_PX = 96
+LADDER_CROP_PX = 64
 CROPS_PER_PHOTO = 6
 ENLARGED_SIDE_PX = 800
 """Photos are enlarged to about this, so that their x4 outputs are as soft as the demo's."""
@@ -26,7 +26,7 @@ BLUR_GAIN = -0.04
 
 
 def ladder_pool(photos: list[np.ndarray], upscaler: nn.Module, rng: Generator) -> np.ndarray:
-    """float32 (n, 96, 96, 3): the network's outputs for textured crops of the enlarged float32 photos."""
+    """float32 (n, 64, 64, 3): the network's outputs for textured crops of the enlarged float32 photos."""
     crops = []
     for photo in photos:
         scale = ENLARGED_SIDE_PX / max(photo.shape[:2])

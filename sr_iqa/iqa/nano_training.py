@@ -1,25 +1,28 @@
 """Trains nano from a folder of photos on one CPU core, or measures it: docs/nano.md shows the commands.
 
-`python -m sr_iqa.iqa.nano_training --photos DIR (--out FILE [--start FILE] | --evaluate)`
+`python -m sr_iqa.iqa.nano_training --photos DIR (--out FILE | --evaluate [--weights FILE])`
 """
 
 import argparse
+import json
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_iqa.archs import build_network
 from sr_iqa.images import list_images, read_image_lenient
 from sr_iqa.iqa.nano import Nano, load_nano
-from sr_iqa.iqa.nano_attacks import SCALE, Attacker, Upscaler, downscale, pixel_attack
+from sr_iqa.iqa.nano_attacks import Attacker, Upscaler, downscale, pixel_attack
 from sr_iqa.iqa.nano_evaluation import card
 from sr_iqa.iqa.nano_families import (
     MILD_ENHANCEMENTS,
@@ -35,7 +38,7 @@ from sr_iqa.iqa.nano_ladder import ladder_loss, ladder_pool
 
 logger = logging.getLogger(__name__)
 
-MILD_BONUS = 0.12
+MILD_BONUS = 0.15
 """Label of a well-chosen enhancement of an untouched photo, above its similarity to the photo."""
 
 
@@ -55,16 +58,17 @@ class Recipe:
     crop_px: int = 64
     families_per_photo: int = 10
     native_families_per_photo: int = 6
-    steps: int = 1500
+    steps: int = 2000
     lr: float = 1.5e-3
     weight_decay: float = 1e-4
     ema_decay: float = 0.995
     families_per_step: int = 6
     members_per_family: int = 4
-    native_families_per_step: int = 6
+    native_families_per_step: int = 10
     attack_from_step: int = 300
     """Before this step nano sees no adversarial example: there is nothing worth attacking yet."""
-    campaign_every_steps: int = 60
+    attack_every_steps: int = 2
+    campaign_every_steps: int = 100
     campaign_steps: int = 80
     attack_batch: int = 6
     pixel_attack_batch: int = 8
@@ -73,9 +77,8 @@ class Recipe:
     upscaler_steps: int = 800
     upscaler_lr: float = 1.5e-3
     rank_weight: float = 2.0
-    ladder_weight: float = 0.0
-    """Weight of the ladder's loss (nano_ladder.py); 0 leaves it out."""
-    ladder_batch: int = 6
+    ladder_weight: float = 3.0
+    ladder_batch: int = 4
     rank_margin: float = 0.8
     """Scores must differ by this share of the difference of the labels."""
 
@@ -118,7 +121,8 @@ class Families:
             pool = self.native if is_native else self.reference
             members = rng.choice(pool.shape[1], recipe.members_per_family, replace=False)
             if is_native:
-                members = np.array([0, 1 + rng.integers(MILD_ENHANCEMENTS), *rng.choice(NATIVE_MEMBERS, len(members) - 2)])
+                mild = 1 + rng.permutation(MILD_ENHANCEMENTS)[: rng.integers(1, 1 + MILD_ENHANCEMENTS)]
+                members = np.array([0, *mild, *rng.choice(NATIVE_MEMBERS, len(members) - 1 - len(mild))])
             crops = flip(tensor(pool[rng.integers(len(pool))][[0, *members]]), rng)
             bonus = is_native * np.select([members == 0, members < 1 + MILD_ENHANCEMENTS], [0, MILD_BONUS], -WORSE_MALUS)
             n, best = len(members), crops[:1].expand_as(crops[1:])
@@ -145,7 +149,7 @@ class Attacks:
         r, rng = self.recipe, self.rng
         rows = torch.from_numpy(rng.choice(r.families_per_step, r.attack_batch, replace=False)) * r.members_per_family
         best = batch.best[rows]
-        attacker = self.attackers[step % len(self.attackers)]
+        attacker = self.attackers[step // self.recipe.attack_every_steps % len(self.attackers)]
         outputs, honest = self._attack(attacker, nano, batch.images[rows] if rng.random() < 0.5 else best, best)
         attacker.after(float(label(outputs, best).mean()), float(label(honest, best).mean()))
         sharper = tensor(np.stack([quantise(sharpen_coarsely(image, rng)) for image in honest.movedim(1, -1).numpy()]))
@@ -190,11 +194,12 @@ def rounded(images: Tensor) -> Tensor:
     return (images * 255).round() / 255
 
 
-def attacking_networks() -> list[nn.Module]:
-    """What reward runs tune: a residual network and a small SwinIR, both with a pixel shuffle."""
-    swinir = {"type": "SwinIR", "upscale": SCALE, "img_size": 16, "window_size": 8, "embed_dim": 32, "depths": [2, 2], "num_heads": [2, 2]}
-    swinir |= {"mlp_ratio": 2, "upsampler": "pixelshuffledirect", "resi_connection": "1conv", "drop_path_rate": 0}
-    return [Upscaler(), build_network(swinir)]
+def shipped_base() -> nn.Module:
+    """The demo's base network, a SwinIR of 79k parameters: what the demo's runs start from, whose outputs nano has to judge."""
+    with safe_open(str(files("sr_iqa") / "assets" / "base_x4.safetensors"), framework="pt") as file:
+        net = build_network(json.loads(file.metadata()["network_g"]))
+        net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dictionary)
+    return net
 
 
 def pretrain(net: nn.Module, data: Families, recipe: Recipe, rng: np.random.Generator) -> nn.Module:
@@ -229,19 +234,18 @@ def loss_of(nano: Nano, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor, T
     return local, whole, ranking, (scores - labels).detach()
 
 
-def train(photos: Path, recipe: Recipe, start_from: Path | None = None) -> Nano:
-    """Trains nano, from random weights or a round further; the same for a given recipe, thread count and torch build."""
+def train(photos: Path, recipe: Recipe) -> Nano:
+    """Trains nano; the same for a given recipe, thread count and torch build."""
     rng = np.random.default_rng(recipe.seed)
     torch.manual_seed(recipe.seed)
     start = time.time()
     images = [read_photo(path) for path in list_images(photos)]
     data = Families(images, recipe, rng)
-    bases = [pretrain(net, data, recipe, rng) for net in attacking_networks()]
-    ladder = ladder_pool(images, bases[-1], rng)
+    base = shipped_base()
+    bases = [pretrain(Upscaler(), data, recipe, rng), base]
+    ladder = ladder_pool(images, base, rng)
     logger.info("data and base networks ready after %.0f s", time.time() - start)
     net, average = (Nano().to(memory_format=torch.channels_last) for _ in range(2))
-    if start_from:
-        net.load_state_dict(load_file(start_from))
     average.requires_grad_(False).load_state_dict(net.state_dict())
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     attacks = Attacks(bases, recipe, rng)
@@ -250,14 +254,14 @@ def train(photos: Path, recipe: Recipe, start_from: Path | None = None) -> Nano:
         optimizer.param_groups[0]["lr"] = recipe.lr * min(1, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / recipe.steps))
         batch = data.draw(recipe, rng)
         clean = len(batch.images)
-        if step >= recipe.attack_from_step:
+        if step >= recipe.attack_from_step and step % recipe.attack_every_steps == 0:
             if step % recipe.campaign_every_steps == 0:
                 logger.info("campaign: score %+.3f, label %+.3f", *attacks.campaign(average, data))
             batch = attacks.extend(net, batch, step)
         local, whole, ranking, excess = loss_of(net, batch, recipe)
         optimizer.zero_grad()
         loss = local + whole + recipe.rank_weight * ranking
-        if recipe.ladder_weight:
+        if step >= recipe.attack_from_step:
             loss = loss + recipe.ladder_weight * ladder_loss(net, ladder, recipe.ladder_batch, rng)
         loss.backward()
         optimizer.step()
@@ -271,27 +275,20 @@ def train(photos: Path, recipe: Recipe, start_from: Path | None = None) -> Nano:
     return average
 
 
-FIRST_ROUND = Recipe()
-LATER_ROUND = replace(FIRST_ROUND, steps=620, lr=7e-4, attack_from_step=0, campaign_every_steps=40, campaign_steps=50)
-LADDER_ROUND = replace(LATER_ROUND, steps=250, lr=4e-4, campaign_every_steps=60, campaign_steps=80, ladder_weight=3.0, ema_decay=0.99)
-ROUNDS = {"first": FIRST_ROUND, "later": LATER_ROUND, "ladder": LADDER_ROUND}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos of at least 300 x 300 px")
     parser.add_argument("--out", type=Path, help="where to write the weights (.safetensors)")
-    parser.add_argument("--start", type=Path, help="weights to train a round further instead of from the start")
-    parser.add_argument("--round", choices=ROUNDS, default="first", help="which recipe; the later ones need --start")
     parser.add_argument("--evaluate", action="store_true", help="no training: print the model card's figures for the photos")
+    parser.add_argument("--weights", type=Path, help="what to evaluate instead of the shipped weights")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if arguments.evaluate:
-        logger.info("%s", card(load_nano(arguments.start), [read_photo(path) for path in list_images(arguments.photos)]))
+        logger.info("%s", card(load_nano(arguments.weights), [read_photo(path) for path in list_images(arguments.photos)]))
     elif arguments.out:
-        net = train(arguments.photos, ROUNDS[arguments.round], arguments.start)
+        net = train(arguments.photos, Recipe())
         save_file({name: value.contiguous() for name, value in net.state_dict().items()}, arguments.out)
     else:
         parser.error("say --out FILE to train, or --evaluate")
