@@ -10,11 +10,13 @@ import yaml
 from sr_iqa.check import check
 from sr_iqa.config import load
 from sr_iqa.losses import build_loss
+from sr_iqa.study.study_file import load_study
 from sr_iqa.training.trainer import train
 from tests.helpers import make_sets, picture, save
 
 ROOT = Path(__file__).parent.parent / "options"
-FILES = sorted(ROOT.rglob("*.yml"))
+FILES = sorted(path for path in ROOT.rglob("*.yml") if path.parent.name != "compare")
+STUDIES = sorted((ROOT / "compare").glob("*.yml"))
 NETWORKS = {
     "SwinIR": {"embed_dim": 8, "depths": [1], "num_heads": [2], "window_size": 4, "img_size": 8, "drop_path_rate": 0.0},
     "RRDBNet": {"num_feat": 8, "num_block": 1, "num_grow_ch": 4},
@@ -31,6 +33,16 @@ def test_names_the_schema_and_passes_the_check(path):
     schema = first.removeprefix("# yaml-language-server: $schema=")
     assert schema != first and (path.parent / schema).resolve() == ROOT / "schema.json"
     check(load(path))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_variant_of_a_shipped_study_passes_the_check(path):
+    study = load_study(path)
+    for name, variant in study.variants.items():
+        options = study.options(name, 0)
+        assert bool(options.lora) == bool(variant.starts_from) == bool(options.train.reward_opt)
+        assert (options.train.gan_opt is None) == (options.network_d is None)
+    assert len(study.variants) >= 6 and study.held_out().dataroot_lq
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

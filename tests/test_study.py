@@ -15,6 +15,7 @@ import yaml
 from sr_iqa.config import OptionsError
 from sr_iqa.errors import UsageError, UserError
 from sr_iqa.study import study as study_module
+from sr_iqa.study.board import Board, last_lines
 from sr_iqa.study.exports import latex, long_table
 from sr_iqa.study.runner import run_study
 from sr_iqa.study.study_file import load_study
@@ -195,6 +196,16 @@ def test_nothing_starts_from_an_adapter(study_file):
     variants = {**STUDY["variants"], "more": {"starts_from": "amo_reward"}}
     with pytest.raises(UsageError, match="amo_reward trains an adapter"):
         run(changed(study_file, variants=variants))
+
+
+def test_the_board_reads_what_runs_leave_behind(study_file, tmp_path):
+    run(study_file, only=["amo"])
+    rows = {name: Board(load_study(study_file), print)._row(name, 0) for name in ("original", "amo")}
+    assert rows["original"] == ("waiting", "", "", "")
+    assert rows["amo"][:2] == ("done", "2/2") and "l_pix" in rows["amo"][3]
+    long = tmp_path / "metrics.jsonl"
+    long.write_text("".join(json.dumps({"step": i, "x": "y" * 100}) + "\n" for i in range(1000)) + '{"step": 10')
+    assert [line["step"] for line in last_lines(long)][-1] == 999 and len(last_lines(long)) < 400
 
 
 def test_latex_marks_the_best_and_escapes_names(study_file):

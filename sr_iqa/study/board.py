@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sr_iqa.training.logs import read_metrics
-
 from .study import Study
 
 REFRESH_PER_S = 1
+TAIL_BYTES = 1 << 15
+"""What is read of a metrics.jsonl, however long it has grown."""
 
 
 class Board:
@@ -52,10 +54,22 @@ class Board:
             status: dict[str, Any] = json.loads(folder.status.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return "waiting", "", "", ""
-        lines = read_metrics(folder.metrics)
+        lines = last_lines(folder.metrics)
         last = next((line for line in reversed(lines) if "val" not in line), {})
         checked = next((line["val"] for line in reversed(lines) if "val" in line), {})
         q = self._study.optimised_metric
         values = [f"l_pix {last['l_pix']:.4f}"] if "l_pix" in last else []
         values += [f"{column} {checked[column]:.2f}" for column in (q, "psnr_original") if column in checked]
         return status["state"], f"{status['step']}/{status['total_iter']}", f"{last['it_s']:.2f}" if last else "", "  ".join(values)
+
+
+def last_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines in the last part of a metrics.jsonl."""
+    try:
+        with path.open("rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES)
+            file.seek(start)
+            parts = file.read().split(b"\n")
+    except OSError:
+        return []
+    return [json.loads(part) for part in parts[1 if start else 0 : -1]]
