@@ -24,7 +24,7 @@ from sr_iqa.images import list_images, read_image, to_tensor, to_uint8, write_pn
 from sr_iqa.inference import upscale
 from sr_iqa.iqa.grid import grid
 from sr_iqa.iqa.metrics import Metric, create_metric
-from sr_iqa.scorecard import Against, Column, Evaluation, member_name
+from sr_iqa.scorecard import Against, Column, Evaluation, References, member_name
 
 LUMA_METRICS = ("psnry", "ssim", "ms_ssim", "cw_ssim", "gmsd", "nlpd", "niqe", "niqe_matlab", "brisque", "brisque_matlab", "piqe", "grid")
 """Metrics that look at luma only (pyiqa's configurations with test_y_channel); the others are given RGB."""
@@ -45,13 +45,15 @@ def evaluate(
     save_dir: Path | None = None,
     max_images: int | None = None,
     reader: Reader | None = None,
+    against: References = "positives",
 ) -> Evaluation:
     """Runs `net` (on its own device) over the sets of `data` and scores its outputs.
 
     The LQ is the given one, or synthesised from the original with a seed that depends on nothing but the set's name. Outputs are rounded
     to 8 bit, as a saved PNG is, before any metric sees them; with save_dir they are written there as <set>.png.
     Under a launch every process takes its share of the images and all return the same result. Whoever evaluates again and again gives
-    the `reader` that load_sets(data) returned, so that the images of a folder are checked only once.
+    the `reader` that load_sets(data) returned, so that the images of a folder are checked only once. `against` says what full-reference
+    values of a set are made of (scorecard.Column); against the original there is always a column of its own.
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
 
@@ -63,7 +65,7 @@ def evaluate(
         return image
 
     source = {"data": data.name or str(data.dataroot_gt), "lq": _lq_source(data)}
-    return _evaluate(output, reader or load_sets(data, scale)[0], metrics, scale, crop_border, max_images, device, source)
+    return _evaluate(output, reader or load_sets(data, scale)[0], metrics, scale, crop_border, max_images, device, source, against)
 
 
 def evaluate_folder(
@@ -74,6 +76,7 @@ def evaluate_folder(
     crop_border: int = 4,
     max_images: int | None = None,
     device: str | torch.device = "cpu",
+    against: References = "positives",
 ) -> Evaluation:
     """Scores SR images made elsewhere: for each set `<set>.png`, or `<set>_<anything>.png` as HGGT names them.
 
@@ -85,7 +88,7 @@ def evaluate_folder(
         return read_image(_output_file(reader.sets[i].name, files, outputs))
 
     source = {"data": data.name or str(data.dataroot_gt), "outputs": str(outputs)}
-    return _evaluate(output, load_sets(data, scale)[0], metrics, scale, crop_border, max_images, torch.device(device), source)
+    return _evaluate(output, load_sets(data, scale)[0], metrics, scale, crop_border, max_images, torch.device(device), source, against)
 
 
 def gold_standard(
@@ -161,14 +164,14 @@ def _judges(metrics: Sequence[str | Metric], scale: int, device: Device) -> list
     return [*chosen, _Grid(scale)]
 
 
-def _columns(judges: Sequence[Metric | _Grid], crop_border: int) -> dict[str, Column]:
+def _columns(judges: Sequence[Metric | _Grid], crop_border: int, against: References) -> dict[str, Column]:
     columns = {}
     for judge in judges:
         colour = "luma" if judge.name in LUMA_METRICS else "RGB"
-        kinds: dict[str, Against] = {"": "none"} if judge.mode == "NR" else {"": "positives", "_original": "original"}
+        kinds: dict[str, Against] = {"": "none"} if judge.mode == "NR" else {"": against, "_original": "original"}
         border = "whole image" if judge.mode == "NR" else f"{crop_border} px border cut"
-        for suffix, against in kinds.items():
-            columns[judge.name + suffix] = Column(judge.name, judge.lower_better, against, judge.identity, f"8-bit {colour}, {border}")
+        for suffix, kind in kinds.items():
+            columns[judge.name + suffix] = Column(judge.name, judge.lower_better, kind, judge.identity, f"8-bit {colour}, {border}")
     return columns
 
 
@@ -181,28 +184,41 @@ def _evaluate(
     max_images: int | None,
     device: Device,
     source: dict[str, str],
+    against: References,
 ) -> Evaluation:
     sets = reader.sets[:max_images]
     judges = _judges(metrics, scale, device)
-    found = [(i, _score_output(output(reader, i), reader, i, judges, scale, crop_border, device)) for i in share(len(sets))]
+    found = [(i, _score_output(output(reader, i), reader, i, judges, scale, crop_border, device, against)) for i in share(len(sets))]
     rows = dict(gather_objects(found))
-    columns = _columns(judges, crop_border)
+    columns = _columns(judges, crop_border, against)
     values = {column: np.array([rows[i][column] for i in range(len(sets))], np.float64) for column in columns}
-    references = tuple(tuple(member_name(k) for k in _references(entry)) for entry in sets)
+    references = tuple(tuple(member_name(k) for k in _references(entry, against)) for entry in sets)
     return Evaluation(tuple(entry.name for entry in sets), columns, values, references, source)
 
 
-def _references(entry: GTSet) -> list[int]:
-    """The members behind `positives` columns: the effective positives, or the original where there is none (K = 0 included)."""
+def _references(entry: GTSet, against: References) -> list[int]:
+    """The members behind a set's full-reference values; for `positives` the original where there is none (K = 0 included)."""
+    if against in ("best", "all"):
+        return list(range(len(entry.paths)))
+    if against == "original":
+        return [0]
     return [int(k) for k in np.flatnonzero(entry.positive)] or [0]
 
 
 def _score_output(
-    image: np.ndarray, reader: Reader, i: int, judges: Sequence[Metric | _Grid], scale: int, crop_border: int, device: Device
+    image: np.ndarray,
+    reader: Reader,
+    i: int,
+    judges: Sequence[Metric | _Grid],
+    scale: int,
+    crop_border: int,
+    device: Device,
+    against: References,
 ) -> dict[str, float]:
     """Every column's value for the output `image` (uint8) of set i."""
     entry = reader.sets[i]
-    members = [0, *(k for k in _references(entry) if k != 0)]
+    references = _references(entry, against)
+    members = [0, *(k for k in references if k != 0)]
     sr = to_tensor(image)[None].to(device)
     gts = to_tensor(np.stack([_cut_to(reader.image(i, k), image.shape, scale, entry.name) for k in members])).to(device)
     inside = _inside(image.shape, crop_border, entry.name)
@@ -213,7 +229,9 @@ def _score_output(
                 row[judge.name] = float(judge(sr))
                 continue
             scores = judge(sr[inside].expand(len(members), -1, -1, -1), gts[inside]).double().cpu()
-            row[judge.name] = float((scores[1:] if len(members) > 1 else scores).mean())
+            chosen = scores[[members.index(k) for k in references]]
+            best = chosen.min() if judge.lower_better else chosen.max()
+            row[judge.name] = float(best if against == "best" else chosen.mean())
             row[f"{judge.name}_original"] = float(scores[0])
     return row
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from sr_iqa.atomic import atomic_write
 
-Against = Literal["positives", "original", "none"]
+References = Literal["positives", "original", "best", "all"]
+Against = References | Literal["none"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Column:
     metric: str
     lower_better: bool
     against: Against
-    """positives: mean over the set's effective positives; original: the original GT; none: no reference."""
+    """positives, all: mean over the set's effective positives, over all its GTs; best: the best value over all its GTs; original: the
+    original GT; none: no reference."""
     identity: str
     """Name, package version and weights hash of the metric."""
     convention: str
@@ -39,13 +41,15 @@ class Evaluation:
     values: dict[str, np.ndarray]
     """Column -> float64 (n_images,)."""
     references: tuple[tuple[str, ...], ...]
-    """Per set the GTs behind `positives` columns: effective positives, or the original alone where there is none."""
+    """Per set the GTs behind full-reference columns; for `positives` the original alone where there is none."""
     source: dict[str, str]
     """What was evaluated on which data, with which LQ."""
 
     @property
     def without_positives(self) -> int:
         """Sets that were scored against their original for want of a positive."""
+        if not any(column.against == "positives" for column in self.columns.values()):
+            return 0
         return sum(gts == (member_name(0),) for gts in self.references)
 
     def mean(self, column: str) -> float:
@@ -92,8 +96,13 @@ def member_name(member: int) -> str:
 
 def describe_against(against: Against) -> str:
     """A column's references in words."""
-    words = {"positives": "mean over effective positives", "original": "against the original GT", "none": "no reference"}
-    return words[against]
+    return {
+        "positives": "mean over effective positives",
+        "all": "mean over all GTs",
+        "best": "best over all GTs",
+        "original": "against the original GT",
+        "none": "no reference",
+    }[against]
 
 
 def write_json(value: dict[str, Any], path: Path) -> None:

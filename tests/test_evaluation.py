@@ -107,6 +107,19 @@ def test_hggt_numbers(sets, tmp_path):
         assert result.values["ssimc"][i] == pytest.approx(expected[name][1], abs=1e-5)
 
 
+def test_other_references_by_hand(sets, tmp_path):
+    outputs = blurred_outputs(sets, tmp_path / "out")
+    name = names_of(sets)[0]
+    sr = cv2.imread(str(outputs / f"{name}.png")).astype(np.float64)[4:-4, 4:-4]
+    paths = [sets / "images" / "original" / f"{name}.png", *sorted((sets / "images").glob(f"0*/{name}_*.png"))]
+    psnr = [20 * np.log10(255 / np.sqrt(np.mean((cv2.imread(str(p)).astype(np.float64)[4:-4, 4:-4] - sr) ** 2))) for p in paths]
+    for against, expected in (("all", np.mean(psnr)), ("best", max(psnr)), ("original", psnr[0])):
+        result = evaluate_folder(outputs, data_of(sets), ["psnr"], scale=4, against=against)
+        assert result.values["psnr"][0] == pytest.approx(expected, abs=1e-3)
+        assert result.values["psnr_original"][0] == pytest.approx(psnr[0], abs=1e-3)
+        assert result.columns["psnr"].against == against and result.without_positives == 0
+
+
 def test_annotators_who_disagree_make_no_positive(tmp_path):
     root = make_sets(tmp_path / "sets", n=1, k=2, labels=[[P, P]])
     (name,) = names_of(root)

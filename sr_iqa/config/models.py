@@ -235,6 +235,9 @@ class ValOptions(Section):
     """Metrics of the door (`sr-iqa iqa list`)."""
     crop_border: NonNegativeInt = 4
     """Pixels cut from each side before full-reference metrics."""
+    against: Literal["positives", "original", "best", "all"] = "positives"
+    """What full-reference values of a set are made of: the mean over its effective positives (HGGT's protocol) or over all its GTs, the
+    best value over all its GTs, or the value against the original, which is a column of its own anyway."""
     save_img: bool = False
     """Write every validation output, not only the sample sheet."""
     max_images: PositiveInt | None = None

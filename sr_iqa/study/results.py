@@ -22,7 +22,7 @@ class MetricValues(TypedDict):
     per_image: dict[str, float]
     lower_better: bool
     against: str
-    """positives, original or none."""
+    """positives, all, best, original or none (scorecard.Column)."""
     metric: str
     identity: str
     convention: str

@@ -66,10 +66,12 @@ def run_test(
     if model and outputs:
         raise UsageError("give either --model or --outputs, not both")
     if outputs:
-        evaluation = evaluate_folder(outputs, data, val.metrics, options.scale, val.crop_border, val.max_images, device)
+        evaluation = evaluate_folder(outputs, data, val.metrics, options.scale, val.crop_border, val.max_images, device, val.against)
     else:
         net = described_model(options, model, device) if model else load_model(run_folder(options).root, device=device)
-        evaluation = evaluate(net, data, val.metrics, options.scale, val.crop_border, val.tile, save_dir, val.max_images)
+        evaluation = evaluate(
+            net, data, val.metrics, options.scale, val.crop_border, val.tile, save_dir, val.max_images, against=val.against
+        )
     if json_file:
         evaluation.write_json(json_file)
     return evaluation

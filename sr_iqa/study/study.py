@@ -138,19 +138,22 @@ class Study:
     def evaluate(self, name: str, seed: int) -> Row:
         """Evaluates a trained variant on the held-out sets: its entry for results.json. Done once for the same weights, data, metrics."""
         options, folder, data = self.options(name, seed), self.folder(name, seed), self.held_out()
-        border = options.val.crop_border
+        border, against = options.val.crop_border, options.val.against
         made_from = {
             "weights": _hash(final_weights(folder.root)),
             "data": fingerprint(data),
             "metrics": [judge.identity for judge in self.judges],
             "crop_border": border,
+            "against": against,
             "version": __version__,
         }
         record = self._record(name, seed, "evaluated")
         outputs = self.outputs(name, seed)
         if record.is_file() and (known := json.loads(record.read_text()))["made_from"] == made_from and outputs.is_dir():
             return known["row"]
-        evaluation = evaluate(load_trained(folder.root, best_device()), data, self.judges, options.scale, border, save_dir=outputs)
+        evaluation = evaluate(
+            load_trained(folder.root, best_device()), data, self.judges, options.scale, border, save_dir=outputs, against=against
+        )
         row: Row = {
             "metrics": evaluation.to_dict()["metrics"],
             "chosen": chosen(folder),

@@ -10,7 +10,13 @@ from .results import MetricValues, Results, arrow, best_variants, columns_of, di
 from .significance import LEAST_PHOTOS, LEVEL, can_tell
 from .tuning import describe_tuning
 
-AGAINST = {"positives": "mean over positives", "original": "vs. original", "none": "no reference"}
+AGAINST = {
+    "positives": "mean over positives",
+    "all": "mean over all GTs",
+    "best": "best over all GTs",
+    "original": "vs. original",
+    "none": "no reference",
+}
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def validate(run: Run, held_out: HeldOut | None, folder: RunFolder, logs: Logs, 
     val, scale, (data, reader, judges) = run.options.val, run.options.scale, held_out
     images = folder.pictures / str(run.step) if val.save_img else None
     with averaged(run) as net, net.register_forward_pre_hook(stop.check_alone):
-        evaluation = evaluate(net, data, judges, scale, val.crop_border, val.tile, images, val.max_images, reader)
+        evaluation = evaluate(net, data, judges, scale, val.crop_border, val.tile, images, val.max_images, reader, val.against)
         if is_main():
             sheet = sample_sheet(net, reader, data, scale, val.tile)
             write_png(folder.pictures / f"{run.step}.png", sheet)
