@@ -271,6 +271,16 @@ def _weights(options: Options) -> Iterator[Finding]:
         weights = metric_info(name).weights
         if weights.startswith("missing"):
             yield path, f"{name}: weights {weights}; `sr-iqa iqa fetch {name}` gets them"
+    yield from _vgg(options)
+
+
+def _vgg(options: Options) -> Iterator[Finding]:
+    from .losses.features import VGG_CONFIGS, vgg_file
+
+    loss = options.train.perceptual_opt if options.train else None
+    kind = str(loss.arguments.get("vgg_type", "vgg19")) if loss and loss.type == "PerceptualLoss" else ""
+    if kind.removesuffix("_bn") in VGG_CONFIGS and not (file := vgg_file(kind)).here:
+        yield ("train", "perceptual_opt"), f"{kind}: weights missing: get {file.url} and put it at {file.path}"
 
 
 def _metric_names(options: Options) -> Iterator[Finding]:
@@ -280,6 +290,11 @@ def _metric_names(options: Options) -> Iterator[Finding]:
         yield (*TRAIN, "sampling", "metric"), data.sampling.metric
     for i, reward in enumerate(train.reward_opt if train else ()):
         yield ("train", "reward_opt", i, "metric"), reward.metric
+    for i, component in enumerate(train.metric_opt if train else ()):
+        yield ("train", "metric_opt", i, "type"), component.type
+    loss = train.perceptual_opt if train else None
+    if loss and loss.type == "LPIPSLoss":
+        yield ("train", "perceptual_opt"), "lpips" if loss.arguments.get("net", "alex") == "alex" else "lpips-vgg"
 
 
 Rule = Callable[[Options], Iterator[Finding]]

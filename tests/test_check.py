@@ -61,6 +61,22 @@ def test_lqs_that_are_nobodys_choice_are_noted(tmp_path):
     assert any("LQs are the originals made smaller" in note for note in run(tmp_path, GOOD))
 
 
+@pytest.mark.parametrize(
+    ("override", "note"),
+    [
+        (
+            "train.perceptual_opt={type: PerceptualLoss, layer_weights: {conv5_4: 1}}",
+            "train.perceptual_opt: vgg19: weights missing: get https",
+        ),
+        ("train.perceptual_opt={type: LPIPSLoss}", "train.perceptual_opt: lpips: weights missing"),
+        ("train.metric_opt={type: dists}", "train.metric_opt.type: dists: weights missing"),
+    ],
+)
+def test_missing_weights_of_losses_are_noted(tmp_path, monkeypatch, override, note):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    assert any(note in line for line in run(tmp_path, GOOD, override))
+
+
 def test_options_made_in_python_are_checked_too():
     options = Options.model_validate({"name": "a", "scale": 4, "network_g": {"type": "SwinIR", "upscale": 2}})
     with pytest.raises(OptionsError, match="network_g.upscale: 2, but the run's scale is 4"):

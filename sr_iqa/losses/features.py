@@ -98,6 +98,13 @@ def gram_matrix(features: Tensor) -> Tensor:
     return flat @ flat.transpose(1, 2) / flat[0].numel()
 
 
+def vgg_file(vgg_type: str) -> WeightFile:
+    """Torchvision's ImageNet weights of a VGG."""
+    from torchvision.models import get_model_weights
+
+    return WeightFile(get_model_weights(vgg_type)["IMAGENET1K_V1"].url, "checkpoints")
+
+
 def vgg_features(vgg_type: str, wanted: Mapping[str, float]) -> tuple[list[str], nn.Sequential]:
     """The first layers of a pretrained VGG, as far as they are wanted, frozen and in eval mode; and their names.
 
@@ -105,7 +112,6 @@ def vgg_features(vgg_type: str, wanted: Mapping[str, float]) -> tuple[list[str],
         UsageError: unknown type or layer.
         MissingWeights: torchvision's weight file is not in the local cache; nothing is downloaded.
     """
-    from torchvision.models import get_model_weights
     from torchvision.models.vgg import cfgs, make_layers
 
     plain = vgg_type.removesuffix("_bn")
@@ -120,7 +126,7 @@ def vgg_features(vgg_type: str, wanted: Mapping[str, float]) -> tuple[list[str],
     if not wanted:
         raise UsageError("PerceptualLoss: layer_weights names no layer.")
     count = 1 + max(names.index(layer) for layer in wanted)
-    file = WeightFile(get_model_weights(vgg_type)["IMAGENET1K_V1"].url, "checkpoints")
+    file = vgg_file(vgg_type)
     if not file.here:
         raise MissingWeights(f"PerceptualLoss needs the weights {file.name}.\n  Get {file.url}\n  and put it at {file.path}")
     state = {name.removeprefix("features."): value for name, value in load_weights(file.path).items() if name.startswith("features.")}
