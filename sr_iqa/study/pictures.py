@@ -236,6 +236,6 @@ def _url(image: np.ndarray, kind: str) -> str:
     from PIL import Image
 
     out = io.BytesIO()
-    how = {"png": {"optimize": True}, "jpeg": {"quality": 85}, "webp": {"lossless": True, "quality": 60}}[kind]
+    how = {"png": {"optimize": True}, "jpeg": {"quality": 85}, "webp": {"lossless": True, "quality": 60, "method": 1}}[kind]
     Image.fromarray(np.ascontiguousarray(image)).save(out, kind.upper(), **how)
     return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
