@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sr_iqa.errors import UserError
+from sr_iqa.study.figures import pareto_front
 from sr_iqa.study.pictures import SetImages, busiest_place, comparisons, extremes, focus, noise_panels, spectrum
 from sr_iqa.study.report import write_report
 from sr_iqa.study.results import best_variants, merge_seeds, order_checks, shares
@@ -270,6 +271,17 @@ def test_options_that_differ_from_the_baseline_are_listed():
     results["variants"]["amo"]["options"] = {"name": "amo", "train": {"total_iter": 20, "ema_decay": 0.9}}
     found = option_differences(results)
     assert found["amo"] == [("train.total_iter", "10", "20"), ("train.ema_decay", "–", "0.9")] and found["original"] == []
+
+
+def test_the_pareto_front_by_hand():
+    results = study()
+    means = {"original": (30.0, 40.0), "amo": (29.0, 45.0), "lora": (28.0, 44.0), "full": (25.0, 60.0)}
+    for name, (psnr, nano) in means.items():
+        results["variants"][name]["metrics"]["psnr_original"]["mean"] = psnr
+        results["variants"][name]["metrics"]["nano"]["mean"] = nano
+    assert pareto_front(results, "psnr_original", "nano") == ["full", "amo", "original"]
+    results["variants"]["lora"]["metrics"]["niqe"]["mean"] = 1.0
+    assert "lora" in pareto_front(results, "nano", "niqe")
 
 
 def test_results_json_is_strict_and_complete(tmp_path):

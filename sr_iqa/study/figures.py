@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .results import Results, arrow, columns_of
+from .results import MetricValues, Results, arrow, columns_of
+from .significance import can_tell
 from .tuning import curves
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def colour_of(results: Results, variant: str) -> str:
 
 
 def plane(results: Results, x: str, y: str) -> str:
-    """Two metrics, one numbered point per variant, better to the upper right; bars over seeds; the Gold Standard of y as a line.
+    """Two metrics, one numbered point per variant, better to the upper right; the Pareto front; the Gold Standard of y as a line.
+
+    Bars are 95 % intervals where there are enough photos for them, else standard deviations over seeds.
 
     The numbers are the variants' places in the results; the page's table and legend carry them too.
     """
@@ -56,10 +59,13 @@ def plane(results: Results, x: str, y: str) -> str:
         if x not in variant["metrics"] or y not in variant["metrics"]:
             continue
         a, b = variant["metrics"][x], variant["metrics"][y]
-        bars = {"xerr": a.get("spread"), "yerr": b.get("spread")}
+        bars = {"xerr": _bar(results, a), "yerr": _bar(results, b)}
         axes.errorbar(a["mean"], b["mean"], fmt="o", color=colour_of(results, name), markersize=13, elinewidth=1.5, **bars)
         place = {"ha": "center", "va": "center_baseline", "fontsize": 8, "fontweight": "bold", "color": "#ffffff"}
         axes.annotate(str(number), (a["mean"], b["mean"]), **place)
+    front = pareto_front(results, x, y)
+    means = [[results["variants"][name]["metrics"][c]["mean"] for name in front] for c in (x, y)]
+    axes.plot(*means, color=INK, linewidth=1, alpha=0.5, zorder=0)
     _directions(axes, columns[x]["lower_better"], columns[y]["lower_better"])
     gold = results["gold_standard"].get(y)
     if gold is not None:
@@ -70,6 +76,30 @@ def plane(results: Results, x: str, y: str) -> str:
     axes.set_xlabel(f"{x} {arrow(columns[x]['lower_better'])}")
     axes.set_ylabel(f"{y} {arrow(columns[y]['lower_better'])}")
     return _svg(figure, f"plane-{x}-{y}", f"{y} against {x}; the figures are in the table")
+
+
+def pareto_front(results: Results, x: str, y: str) -> list[str]:
+    """The variants that no other one beats on one of two columns without losing on the other, from the worst on x to the best."""
+    columns = columns_of(results)
+    signs = [-1 if columns[c]["lower_better"] else 1 for c in (x, y)]
+    points = {
+        name: tuple(sign * variant["metrics"][c]["mean"] for sign, c in zip(signs, (x, y), strict=True))
+        for name, variant in results["variants"].items()
+        if x in variant["metrics"] and y in variant["metrics"]
+    }
+
+    def beaten(p: tuple[float, ...]) -> bool:
+        return any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points.values())
+
+    return sorted((name for name, p in points.items() if not beaten(p)), key=lambda name: points[name])
+
+
+def _bar(results: Results, values: MetricValues) -> Any:
+    """matplotlib's error of a mean: below and above, or one for both."""
+    if "interval" in values and can_tell(results):
+        low, high = values["interval"]
+        return [[values["mean"] - low], [high - values["mean"]]]
+    return values.get("spread")
 
 
 def tuning_curves(results: Results, column: str, against: str) -> str:
