@@ -214,3 +214,12 @@ def test_latex_marks_the_best_and_escapes_names(study_file):
     assert text.count(r"\\") == 1 + 1 + 2 and text.count(r"\textbf") >= len(results["variants"]["amo"]["metrics"])
     assert r"psnr\_original $\uparrow$" in text and text.startswith(r"\begin{tabular}{l")
     assert set(long_table(results).photo) == {"0000", "0001", "0002"} and np.isfinite(long_table(results).value).all()
+
+
+@pytest.mark.slow
+def test_runs_under_a_launcher_of_two_processes(study_file, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    launch = f"{sys.executable} -m accelerate.commands.launch --multi_gpu --num_processes 2"
+    results, _, _ = run(study_file, only=["amo"], launch=launch)
+    versions = json.loads((log_of(study_file, "amo").parent / "versions.json").read_text())
+    assert versions[0]["processes"] == 2 and list(results["variants"]) == ["amo"]
