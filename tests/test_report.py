@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sr_iqa.errors import UserError
-from sr_iqa.study.figures import pareto_front
+from sr_iqa.study.figures import pareto_front, strips
 from sr_iqa.study.pictures import SetImages, busiest_place, comparisons, extremes, focus, noise_panels, spectrum
 from sr_iqa.study.report import write_report
 from sr_iqa.study.results import best_variants, merge_seeds, order_checks, shares
@@ -215,7 +215,7 @@ def test_the_page_stands_alone_and_escapes(tmp_path):
     assert not re.search(r"url\((?!#)|@import", html)
     assert len(page.ids) == len(set(page.ids))
     assert "<script>alert" not in html and "<b>&x" not in html and "<script>alert(1)</script>" in "".join(page.words)
-    assert page.tags.count("svg") == 3 + 2 + 3 + 2 and page.tags.count("button") == 2 * (3 + 3) + 2 + 3 + 1 + 6
+    assert page.tags.count("svg") == 3 + 3 + 2 + 3 + 2 and page.tags.count("button") == 2 * (3 + 3) + 2 + 3 + 1 + 6
     assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html
     for word in (
         "A &amp; B",
@@ -271,6 +271,11 @@ def test_options_that_differ_from_the_baseline_are_listed():
     results["variants"]["amo"]["options"] = {"name": "amo", "train": {"total_iter": 20, "ema_decay": 0.9}}
     found = option_differences(results)
     assert found["amo"] == [("train.total_iter", "10", "20"), ("train.ema_decay", "–", "0.9")] and found["original"] == []
+
+
+def test_strips_show_every_image_of_every_variant_but_the_baseline():
+    svg = strips(study(), "niqe", "original")
+    assert svg.count("<use") >= 3 * len(IMAGES) and "original" in svg and "difference from original" in svg
 
 
 def test_the_pareto_front_by_hand():

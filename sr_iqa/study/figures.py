@@ -102,6 +102,33 @@ def _bar(results: Results, values: MetricValues) -> Any:
     return values.get("spread")
 
 
+def strips(results: Results, column: str, baseline: str) -> str:
+    """Every image's difference from the baseline in `column`, one strip per variant, its mean as a bar; better is to the right.
+
+    Photos lie at heights of their own within a strip, so that the patches of one photo can be told.
+    """
+    columns, sets = columns_of(results), results["data"].get("sets", {})
+    name = f"strip-{column}"
+    figure, axes = _new(name)
+    names = [n for n, v in results["variants"].items() if n != baseline and column in v["metrics"]]
+    reference = results["variants"][baseline]["metrics"][column]["per_image"]
+    photos = sorted({sets.get(image, {}).get("source", image) for image in reference})
+    for row, variant in enumerate(names):
+        values = results["variants"][variant]["metrics"][column]["per_image"]
+        differences = [values[image] - reference[image] for image in reference]
+        places = [photos.index(sets.get(image, {}).get("source", image)) / max(len(photos) - 1, 1) - 0.5 for image in reference]
+        colour = colour_of(results, variant)
+        axes.plot(differences, [row + 0.5 * place for place in places], "o", color=colour, markersize=4, alpha=0.55, markeredgewidth=0)
+        axes.plot([float(np.mean(differences))] * 2, [row - 0.36, row + 0.36], color=colour, linewidth=2.5)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    if columns[column]["lower_better"]:
+        axes.invert_xaxis()
+    axes.set_xlabel(f"{column} {arrow(columns[column]['lower_better'])}, difference from {baseline}")
+    return _svg(figure, name, f"{column} of every image as a difference from {baseline}; the mean of each variant is in the table")
+
+
 def tuning_curves(results: Results, column: str, against: str) -> str:
     """LoRA and full tuning: `column` over `against`, which is "step" or the optimised metric; thin lines are seeds."""
     comparison = results["reward_comparison"]

@@ -11,7 +11,7 @@ from sr_iqa.atomic import atomic_write
 from sr_iqa.errors import UserError
 from sr_iqa.scorecard import write_json
 
-from .figures import colour_of, plane, training_curves, tuning_curves
+from .figures import colour_of, plane, strips, training_curves, tuning_curves
 from .pictures import AMPLIFY, SetImages, comparisons, noise_panels
 from .results import Results, columns_of, tier
 from .significance import can_tell
@@ -90,6 +90,7 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         proxy_note=PROXY_NOTE,
         planes=[Markup(svg) for svg in _planes(results)],  # noqa: S704 (made by figures.py)
         curves=[Markup(training_curves(results, column)) for column in _curve_columns(results)],  # noqa: S704 (made by figures.py)
+        strips=[Markup(svg) for svg in _strips(results)],  # noqa: S704 (made by figures.py)
         noise=noise_panels(results, images),
         amplify=AMPLIFY,
         differences=option_differences(results),
@@ -125,6 +126,13 @@ def _planes(results: Results) -> list[str]:
     q, columns = results["optimised_metric"], columns_of(results)
     pairs = [("psnr_original", q), (q, "niqe"), (q, "grid")]
     return [plane(results, x, y) for x, y in pairs if x in columns and y in columns and x != y]
+
+
+def _strips(results: Results) -> list[str]:
+    """Differences from the baseline per image, for Q and what watches it."""
+    baseline = results.get("statistics", {}).get("baseline", next(iter(results["variants"])))
+    watched = [c for c in (results["optimised_metric"], "psnr_original", "niqe") if c in results["variants"][baseline]["metrics"]]
+    return [strips(results, column, baseline) for column in watched] if len(results["variants"]) > 1 else []
 
 
 def _curve_columns(results: Results) -> list[str]:
