@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from sr_iqa.iqa.nano import grid_share, load_nano
+from sr_iqa.iqa.nano import Nano, grid_share, load_nano
 from sr_iqa.iqa.nano_attacks import Upscaler
 from sr_iqa.iqa.nano_evaluation import BETTER, BETTER_SOFT, WORSE, fine_tune, gains, judge, textured_crops
 from sr_iqa.iqa.nano_families import blur, enlarged, label, native_family, quantise, reference_family, tensor, unsharp
+from sr_iqa.iqa.nano_training import Recipe, train
+from tests.helpers import picture, save
 
 LEAST_SHARE = {"blur": 0.95, "noise": 0.95, "downscaling": 0.95, "JPEG": 0.90, "ringing": 0.90, "halos": 0.80}
 LEAST_ENHANCED = {False: 0.55, True: 0.75}
@@ -119,3 +121,16 @@ def test_a_rewarded_network_does_not_cheat():
     plain, rewarded = (judge(fine_tune(base, nano(), train, train, weight=w), nano(), heldout) for w in (0, 0.02))
     assert rewarded.grid < 0.1
     assert rewarded.psnr > plain.psnr - 2.5
+
+
+def test_training_is_one_run_that_can_be_repeated(tmp_path):
+    """Six steps of the real recipe, attacks, campaigns and ladder included, on two small photos: twice the same weights, and they moved."""
+    for i in range(2):
+        save(tmp_path / f"{i}.png", picture(320, seed=i))
+    few = {"families_per_photo": 2, "native_families_per_photo": 2, "upscaler_steps": 3, "campaign_steps": 3}
+    recipe = Recipe(steps=6, attack_from_step=2, campaign_every_steps=4, replay_batch=4, **few)
+    one, two = (train(tmp_path, recipe).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    torch.manual_seed(recipe.seed)
+    assert any(not torch.equal(value, Nano().state_dict()[name]) for name, value in one.items())
+    assert all(value.isfinite().all() for value in one.values())
