@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from sr_iqa.training.state import flat
 
 from .results import MetricValues, Results, arrow, best_variants, columns_of, digits_of, format_value, runs_of, shares, tier
 from .significance import LEAST_PHOTOS, LEVEL, can_tell
@@ -132,21 +133,13 @@ def option_differences(results: Results) -> dict[str, list[tuple[str, str, str]]
     """Variant -> (key, the baseline's value, its own) of every option in which it differs from the baseline, names and folders left out."""
     variants = results["variants"]
     baseline = results.get("statistics", {}).get("baseline", next(iter(variants)))
-    flat = {name: dict(_flat(variant["options"])) for name, variant in variants.items()}
+    options = {name: dict(flat(variant["options"])) for name, variant in variants.items()}
     found = {}
     for name in variants:
-        keys = [key for key in dict.fromkeys([*flat[baseline], *flat[name]]) if key not in ("name", "path.experiments_root")]
-        pairs = [(key, str(flat[baseline].get(key, "–")), str(flat[name].get(key, "–"))) for key in keys]
+        keys = [key for key in dict.fromkeys([*options[baseline], *options[name]]) if key not in ("name", "path.experiments_root")]
+        pairs = [(key, str(options[baseline].get(key, "–")), str(options[name].get(key, "–"))) for key in keys]
         found[name] = [row for row in pairs if row[1] != row[2]]
     return found
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else name)
-    else:
-        yield key, value
 
 
 def column_notes(results: Results) -> list[dict[str, str]]:

@@ -77,7 +77,7 @@ def check_unchanged(then: dict[str, Any], now: dict[str, Any], source: Path) -> 
     Raises:
         UserError: names every key that differs, with both values.
     """
-    before, after = dict(_flat(then)), dict(_flat(now))
+    before, after = dict(flat(then)), dict(flat(now))
     changed = [
         f"  {key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')}"
         for key in sorted(before.keys() | after.keys())
@@ -99,10 +99,10 @@ def check_same_batch(then: int, now: int, source: Path) -> None:
         )
 
 
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """("a.b", leaf) pairs of nested dictionaries; lists are leaves."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else name)
+            yield from flat(inner, f"{key}.{name}" if key else name)
     else:
         yield key, value
