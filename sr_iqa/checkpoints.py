@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .archs import build_network
 from .archs.detect import detect_network
 from .atomic import atomic_write
-from .errors import UserError
+from .errors import DAMAGED_FILE, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ def _read_pickle(path: Path) -> object:
         raise CheckpointError(
             f"{path}: not loaded, because it is damaged or holds Python objects that could run code; only tensors are accepted."
         ) from error
-    except Exception as error:  # a damaged pickle makes torch raise almost anything
+    except DAMAGED_FILE as error:
         raise CheckpointError(f"{path}: damaged, truncated or not a PyTorch file ({type(error).__name__}: {error})") from error
 
 

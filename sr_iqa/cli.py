@@ -369,7 +369,7 @@ def main() -> None:
         _warn(f"error: {error}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except OSError as error:
-        if debug or error.filename is None:
+        if debug:
             raise
-        _warn(f"error: {error.filename}: {error.strerror}")
+        _warn(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
         sys.exit(1)

@@ -192,6 +192,15 @@ def test_no_user_error_ends_in_a_traceback(sr_iqa, option_file, tmp_path, monkey
     assert result[0] == code and words in result[2] and "Traceback" not in result[2]
 
 
+def test_a_full_disk_is_one_line(sr_iqa, option_file, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")  # as the system says it of an open file: without a name
+
+    monkeypatch.setattr("sr_iqa.training.trainer.train", full)
+    code, _, err = sr_iqa("train", "-opt", option_file)
+    assert code == 1 and "error: [Errno 28] No space left on device" in err and "Traceback" not in err
+
+
 def test_config_schema_is_json(sr_iqa):
     code, out, _ = sr_iqa("config", "schema")
     assert code == 0 and "sampling" in json.dumps(json.loads(out))

@@ -139,6 +139,18 @@ def test_a_damaged_checkpoint_is_passed_over(root):
     assert not list(folder.glob("*/.tmp-*"))
 
 
+def test_a_lack_of_memory_is_no_damage(root, monkeypatch):
+    """An older checkpoint must not be taken because the newest one could not be held."""
+    run(root, "large", {"train": {"total_iter": 3}})
+
+    def load(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(MemoryError):
+        run(root, "large")
+
+
 def test_a_finished_run_returns_at_once(root):
     folder = run(root, "finished")
     before = (folder / "metrics.jsonl").read_text()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,11 @@ def write(folder, content):
     return folder / "study.yml"
 
 
+def write_text(path, text):
+    path.write_text(text)
+    return path
+
+
 def changed(study_file, **more):
     return write(study_file.parent, {**yaml.safe_load(study_file.read_text()), **more})
 
@@ -87,7 +93,7 @@ def test_a_study_trains_evaluates_and_reports_every_variant_and_seed(study_file)
     assert len(table) == 3 * 2 * 3 * len(results["variants"]["amo"]["metrics"])
     mean = table[(table.variant == "amo") & (table.column == "nano")].value.mean()
     assert mean == pytest.approx(results["variants"]["amo"]["metrics"]["nano"]["mean"])
-    assert pd.read_csv(folder / "results.csv").equals(pd.read_csv(folder / "results.csv"))
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "results.csv", dtype={"photo": str}), table, check_dtype=False)
     assert r"\toprule" in (folder / "results.tex").read_text() and r"amo\_reward" in (folder / "results.tex").read_text()
 
 
@@ -126,11 +132,43 @@ def test_changed_data_are_noticed(study_file):
         run(study_file)
 
 
-def test_new_weights_of_the_variant_it_starts_from_are_noticed(study_file):
+def test_a_variant_whose_parent_was_trained_anew_is_not_reported_until_it_is_too(study_file):
     run(study_file)
     variants = {**STUDY["variants"], "amo": {**STUDY["variants"]["amo"], "train.optim_g.lr": 0.01}}
+    other = changed(study_file, variants=variants)
     with pytest.raises(UserError, match=r"amo_reward \(seed 0\): path\.pretrain_network_g: not what it was"):
-        run(run(changed(study_file, variants=variants), redo=["amo"]) and study_file)
+        run(other, redo=["amo"])
+    results, _, _ = run(other, redo=["amo_reward"])
+    assert results["variants"]["amo"]["options"]["train"]["optim_g"]["lr"] == 0.01
+
+
+def test_another_length_of_training_is_another_variant(study_file):
+    run(study_file, only=["original"])
+    longer = changed(study_file, variants={**STUDY["variants"], "original": {"train.total_iter": 3}})
+    with pytest.raises(UserError, match=r"original \(seed 0\): train\.total_iter: 2 -> 3"):
+        run(longer, only=["original"])
+
+
+def test_nothing_is_moved_aside_before_all_is_known_to_fit(study_file):
+    run(study_file)
+    variants = {**STUDY["variants"], "amo": {"train.optim_g.lr": 0.5}, "original": {"train.optim_g.lr": 0.5}}
+    with pytest.raises(UserError, match="original"):
+        run(changed(study_file, variants=variants), redo=["amo"])
+    assert log_of(study_file, "amo").exists() and not list(log_of(study_file, "amo").parent.parent.glob("amo_archived_*"))
+
+
+def test_all_variants_are_evaluated_by_the_baselines_protocol(study_file):
+    variants = {"original": {"val.max_images": 2, "val.against": "best"}, "amo": STUDY["variants"]["amo"]}
+    results, _, _ = run(changed(study_file, variants=variants, baseline="original"))
+    for variant in results["variants"].values():
+        assert len(variant["metrics"]["psnr"]["per_image"]) == 2 and variant["metrics"]["psnr"]["against"] == "best"
+    assert len(results["gold_standard"]["nano"]["per_image"]) == len(results["data"]["sets"]) == 2
+
+
+def test_the_study_file_in_the_docs_can_be_read(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "studies.md").read_text()
+    study = load_study(write_text(tmp_path / "study.yml", text.split("```yaml\n")[1].split("```")[0]))
+    assert list(study.variants)[-2:] == list(study.lora_against_full)
 
 
 def test_runs_in_processes_of_their_own_give_the_same(study_file, tmp_path):

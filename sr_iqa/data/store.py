@@ -75,11 +75,11 @@ def _environment(path: Path) -> lmdb.Environment:
     try:
         environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
     except lmdb.Error as error:
-        raise UserError(f"{path}: not a readable store ({error}); pack it again with `sr-iqa data pack`") from error
+        raise UserError(f"{path}: not a readable store ({error}); delete it and pack it again with `sr-iqa data pack`") from error
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     if (path / "data.mdb").stat().st_size < needed:  # reading past the end of a cut file would kill the process
         environment.close()
-        raise UserError(f"{path}: the store is truncated; pack it again with `sr-iqa data pack`")
+        raise UserError(f"{path}: the store is truncated; delete it and pack it again with `sr-iqa data pack`")
     _environments[key] = environment
     return environment
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_iqa import __version__
-from sr_iqa.errors import UserError
+from sr_iqa.errors import DAMAGED_FILE, UserError
 
 from .catalog import CATALOG, MetricInfo
 from .weights import file_fingerprint, fingerprint, require
@@ -181,7 +181,7 @@ def _load(net: nn.Module, path: Path) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         net.load_state_dict(state.get("params", state))
-    except Exception as error:
+    except DAMAGED_FILE as error:
         raise UserError(f"{path} does not hold the weights of {type(net).__name__}: {error}") from error
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sr_iqa.errors import UserError
+from sr_iqa.errors import DAMAGED_FILE, UserError
 
 CLIP_SIZES: dict[str, tuple[Any, ...]] = {
     "RN50.pt": (1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 8, 12),
@@ -129,7 +129,7 @@ class _Loads:
             return _Absent()
         try:
             return self._torch_load(file, map_location="cpu", weights_only=True)
-        except Exception as error:
+        except DAMAGED_FILE as error:
             raise UserError(f"weight file {path} is damaged, or holds more than plain tensors, and is not loaded: {error}") from error
 
     def fill(self, module: nn.Module, state: Any, strict: bool = True, *args: Any, **kwargs: Any) -> Any:

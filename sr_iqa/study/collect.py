@@ -26,13 +26,13 @@ from .tuning import compare_tuning
 
 def collect(study: Study, rows: dict[str, list[Row]], data: dict[str, Any]) -> Results:
     """results.json of the variants in `rows` (variant -> one row per seed); `data` is added to what is said of the data."""
-    held_out = study.held_out()
+    held_out, most = study.held_out(), study.protocol.max_images
     scale = study.options(study.baseline, study.seeds[0]).scale
     results: Results = {
         "variants": {name: merge_seeds(found) for name, found in rows.items()},
-        "gold_standard": gold_standard(held_out, study.judges, scale, device=best_device()),
+        "gold_standard": gold_standard(held_out, study.judges, scale, most, best_device()),
         "optimised_metric": study.optimised_metric,
-        "data": {"sets": describe_sets(held_out), "held-out data": held_out.name or str(held_out.dataroot_gt), **data},
+        "data": {"sets": describe_sets(held_out, most), "held-out data": held_out.name or str(held_out.dataroot_gt), **data},
         "provenance": {
             **provenance(0),
             "command": shlex.join(["sr-iqa", *sys.argv[1:]]),
@@ -60,7 +60,7 @@ def pictures(study: Study, names: list[str]) -> dict[str, SetImages]:
     data, seed = study.held_out(), study.seeds[0]
     reader, scale = open_reader(data), study.options(study.baseline, seed).scale
     images = {}
-    for i, entry in enumerate(reader.sets):
+    for i, entry in enumerate(reader.sets[: study.protocol.max_images]):
         gts = {member_name(k): reader.image(i, k) for k in range(len(entry.paths))}
         outputs = {name: read_image(study.outputs(name, seed) / f"{entry.name}.png") for name in names}
         images[entry.name] = SetImages(gts, outputs, low_quality(reader, i, data, scale))

@@ -74,9 +74,9 @@ def comparisons(results: Results, images: Mapping[str, SetImages]) -> list[Compa
         place = busiest_place(list(images[name].outputs.values()))
         wholes = _wholes(images[name])
         size = sum(map(len, wholes.values()))
-        room -= size
-        found.append(_comparison(results, name, gain, images[name], *place[:2], wholes if room >= 0 else {}))
-        room += size if room < 0 else 0
+        fits = size <= room
+        room -= size if fits else 0
+        found.append(_comparison(results, name, gain, images[name], *place[:2], wholes if fits else {}))
     return found
 
 

@@ -64,6 +64,7 @@ def run_study(
                 board.trained(name, seed)
         else:
             _train_in_processes(study, plan, jobs, launch, board)
+    _refuse_changed(study, only)  # what has just been trained anew is not what its children started from
     rows = {}
     for name in study.variants:
         trained = [seed for seed in study.seeds if study.is_trained(name, seed)]
@@ -92,14 +93,23 @@ def _plan(study: Study, only: Sequence[str], redo: Sequence[str]) -> list[tuple[
             problems += error.problems
     if problems:
         raise OptionsError(problems)
+    _refuse_changed(study, only, redo)
     for seed, name in study.runs:
         if name in redo:
             study.redo(name, seed)
+    return [(seed, name) for seed, name in study.runs if (not only or name in only) and not study.is_trained(name, seed)]
+
+
+def _refuse_changed(study: Study, only: Sequence[str], redo: Sequence[str] = ()) -> None:
+    """Raises UserError naming the runs to be trained or reported that were begun with other options, data or starting weights.
+
+    Those that are to be made anew are excepted.
+    """
     changed = [
         f"  {name} (seed {seed}): {line}"
         for seed, name in study.runs
         for line in study.changes(name, seed)
-        if not only or name in only or study.is_trained(name, seed)
+        if name not in redo and (not only or name in only or study.is_trained(name, seed))
     ]
     if changed:
         names = sorted({line.split()[0] for line in changed})
@@ -107,7 +117,6 @@ def _plan(study: Study, only: Sequence[str], redo: Sequence[str]) -> list[tuple[
             f"{study.root}: trained with other options or data than these:\n" + "\n".join(changed) + "\n"
             f"Restore them, or train anew with {' '.join(f'--redo {name}' for name in names)} (the old runs are kept under other names)."
         )
-    return [(seed, name) for seed, name in study.runs if (not only or name in only) and not study.is_trained(name, seed)]
 
 
 def _train_in_processes(study: Study, plan: Sequence[tuple[int, str]], jobs: int, launch: str, board: Board) -> None:

@@ -1,7 +1,7 @@
-"""How sure a difference between variants is: intervals, paired tests, effect sizes (docs/evaluation.md explains them in two sentences).
+"""How sure a difference between variants is: intervals, paired tests, effect sizes (docs/studies.md explains them).
 
 Patches of one photo are alike, and so are runs of one variant on one patch. So the photo is the unit of chance everywhere: intervals draw
-photos (and, nested in them, seeds) with replacement, tests compare photos.
+photos and seeds with replacement (a seed's network has seen all photos, so the two are drawn independently), tests compare photos.
 
 Values are (S, N): S seeds, N images; `photos` (N,) says which photo each image was cut from.
 """

@@ -17,7 +17,7 @@ from sr_iqa.atomic import atomic_write
 from sr_iqa.check import check
 from sr_iqa.checkpoints import file_hash
 from sr_iqa.config import Options, OptionsError, load, load_options
-from sr_iqa.config.models import DataOptions
+from sr_iqa.config.models import DataOptions, ValOptions
 from sr_iqa.data.sets import fingerprint
 from sr_iqa.errors import UsageError, UserError
 from sr_iqa.evaluation import evaluate
@@ -97,10 +97,15 @@ class Study:
             raise UsageError(f"{self.base}: datasets.val is missing; a study evaluates on it")
         return data
 
+    @property
+    def protocol(self) -> ValOptions:
+        """How all variants are evaluated: `val` of the baseline's options."""
+        return self.options(self.baseline, self.seeds[0]).val
+
     @cached_property
     def judges(self) -> list[Metric]:
         """The metrics, made once for all evaluations; the optimised one is always among them."""
-        names = list(self.metrics or self.options(self.baseline, self.seeds[0]).val.metrics)
+        names = list(self.metrics or self.protocol.metrics)
         names += [] if self.optimised_metric in names else [self.optimised_metric]
         return [create_metric(name, best_device()) for name in names]
 
@@ -123,13 +128,16 @@ class Study:
         folder, found = self.folder(name, seed), []
         if not folder.options.is_file():
             return []
+        then, now = load_options(folder.options), self.options(name, seed)
         try:
-            check_unchanged(plain(load_options(folder.options)), plain(self.options(name, seed)), folder.root)
+            check_unchanged(plain(then), plain(now), folder.root)
         except UserError as error:
             found += [line.strip() for line in str(error).splitlines() if line.startswith("  ")]
+        if then.train and now.train and then.train.total_iter != now.train.total_iter:  # a run may be prolonged, a variant is another one
+            found.append(f"train.total_iter: {then.train.total_iter} -> {now.train.total_iter}")
         record = self._record(name, seed, "trained")
-        before, now = json.loads(record.read_text()) if record.is_file() else {}, self._trained_on(name, seed)
-        return found + [f"{key}: not what it was" for key in before if before[key] and now.get(key) and before[key] != now[key]]
+        before, after = json.loads(record.read_text()) if record.is_file() else {}, self._trained_on(name, seed)
+        return found + [f"{key}: not what it was" for key in before if before[key] and after.get(key) and before[key] != after[key]]
 
     def redo(self, name: str, seed: int) -> None:
         """Moves a run aside, so that it is trained anew."""
@@ -138,21 +146,23 @@ class Study:
     def evaluate(self, name: str, seed: int) -> Row:
         """Evaluates a trained variant on the held-out sets: its entry for results.json. Done once for the same weights, data, metrics."""
         options, folder, data = self.options(name, seed), self.folder(name, seed), self.held_out()
-        border, against = options.val.crop_border, options.val.against
+        val = self.protocol
         made_from = {
             "weights": _hash(final_weights(folder.root)),
             "data": fingerprint(data),
             "metrics": [judge.identity for judge in self.judges],
-            "crop_border": border,
-            "against": against,
+            "crop_border": val.crop_border,
+            "against": val.against,
+            "max_images": val.max_images,
             "version": __version__,
         }
         record = self._record(name, seed, "evaluated")
         outputs = self.outputs(name, seed)
         if record.is_file() and (known := json.loads(record.read_text()))["made_from"] == made_from and outputs.is_dir():
             return known["row"]
+        net = load_trained(folder.root, best_device())
         evaluation = evaluate(
-            load_trained(folder.root, best_device()), data, self.judges, options.scale, border, save_dir=outputs, against=against
+            net, data, self.judges, options.scale, val.crop_border, val.tile, outputs, val.max_images, against=val.against
         )
         row: Row = {
             "metrics": evaluation.to_dict()["metrics"],

@@ -14,7 +14,7 @@ import torch
 
 from ..atomic import atomic_write
 from ..config.models import Options
-from ..errors import UserError
+from ..errors import DAMAGED_FILE, UserError
 
 FREE_KEYS = (
     "train.total_iter",
@@ -56,7 +56,7 @@ def newest_state(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     for path in _newest_first(folder):
         try:
             return torch.load(path, map_location="cpu", weights_only=True), notes
-        except Exception as error:  # a damaged pickle makes torch raise almost anything
+        except DAMAGED_FILE as error:
             notes.append(f"{path} cannot be used ({type(error).__name__}: {str(error).partition(chr(10))[0]})")
     return None, notes
 
