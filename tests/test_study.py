@@ -165,6 +165,14 @@ def test_all_variants_are_evaluated_by_the_baselines_protocol(study_file):
     assert len(results["gold_standard"]["nano"]["per_image"]) == len(results["data"]["sets"]) == 2
 
 
+def test_other_lqs_are_evaluated_anew_without_training(study_file, monkeypatch):
+    before, _, _ = run(study_file, only=["original"])
+    monkeypatch.setattr(study_module, "train", None)
+    after, _, _ = run(changed(study_file, shared={"datasets.val.degradation": {"preset": "hggt"}}), only=["original"])
+    psnr = [results["variants"]["original"]["metrics"]["psnr"]["mean"] for results in (before, after)]
+    assert psnr[0] != psnr[1]
+
+
 def test_the_study_file_in_the_docs_can_be_read(tmp_path):
     text = (Path(__file__).parents[1] / "docs" / "studies.md").read_text()
     study = load_study(write_text(tmp_path / "study.yml", text.split("```yaml\n")[1].split("```")[0]))

@@ -150,6 +150,7 @@ class Study:
         made_from = {
             "weights": _hash(final_weights(folder.root)),
             "data": fingerprint(data),
+            "held_out": data.model_dump(mode="json"),
             "metrics": [judge.identity for judge in self.judges],
             "crop_border": val.crop_border,
             "against": val.against,
