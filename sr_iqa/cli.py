@@ -245,12 +245,16 @@ def data_show(
 def data_demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write train/ and heldout/ to.")],
     images: Annotated[Path | None, typer.Option(help="A folder of your own photos.")] = None,
+    heldout: Annotated[Path | None, typer.Option(help="Photos to hold out; without it a quarter of at most 16 photos.")] = None,
+    patches: Annotated[int, typer.Option(min=1, help="Patches per photo, at most.")] = 12,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Make the demo's multi-GT sets in HGGT layout."""
+    """Make multi-GT sets in HGGT layout from photos, as the demo does."""
     from sr_iqa.data.demo import make_demo_sets
 
-    _say(str(make_demo_sets(output, images, seed)))
+    made = make_demo_sets(output, images, seed, heldout, patches)
+    _say(f"{made.train_sets} training sets of {len(made.train_photos)} photos: {made.train}")
+    _say(f"{made.heldout_sets} held-out sets of {len(made.heldout_photos)} photos: {made.heldout}")
 
 
 # ---------------------------------------------------------------- metrics

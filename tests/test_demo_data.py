@@ -153,6 +153,23 @@ def test_the_users_photos_are_used(tmp_path):
         make_demo_sets(tmp_path / "out", tmp_path / "photos", seed=2)
 
 
+def test_photos_may_be_held_out_by_the_user(tmp_path):
+    for i in range(18):
+        write_png(tmp_path / "train" / f"t{i}.png", photo_from_blocks(i % 3))
+    write_png(tmp_path / "val" / "v.png", photo_from_blocks(0))
+    data = make_demo_sets(tmp_path / "out", tmp_path / "train", heldout=tmp_path / "val", patches_per_photo=2)
+    assert len(data.train_photos) == 18 and data.train_sets == len(originals(data.train)) == 36
+    assert data.heldout_photos == ("v",) and data.heldout_sets == len(originals(data.heldout)) == 2
+    with pytest.raises(UserError, match="not made from these photos"):
+        make_demo_sets(tmp_path / "out", tmp_path / "train", heldout=tmp_path / "val", patches_per_photo=3)
+    write_png(tmp_path / "val" / "t4.png", photo_from_blocks(1))
+    with pytest.raises(UserError, match="t4 is among the training photos too"):
+        make_demo_sets(tmp_path / "other", tmp_path / "train", heldout=tmp_path / "val")
+    write_png(tmp_path / "flat" / "blank.png", np.full((300, 400, 3), 128, np.uint8))
+    with pytest.raises(UserError, match="found 18 and 0"):
+        make_demo_sets(tmp_path / "other", tmp_path / "train", heldout=tmp_path / "flat")
+
+
 def test_too_few_photos_and_shared_names_are_refused(tmp_path):
     write_png(tmp_path / "photos" / "one.png", photo_from_blocks(0))
     with pytest.raises(UserError, match="at least two photos"):

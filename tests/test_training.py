@@ -116,12 +116,13 @@ def test_accumulation_gives_the_same_curve(root, changes):
 
 def assert_same_curve(one, two, largest=2e-5, mean=5e-6):
     """Losses of every step agree: no single value far off, and no shift to one side."""
-    for name in losses(one)[1].keys() - {"step", "chosen", "lr"}:
+    for name in losses(one)[1].keys() - {"step", "chosen", "standings", "lr"}:
         curves = [torch.tensor([line[name] for line in losses(folder).values()], dtype=torch.float64) for folder in (one, two)]
         gap = (curves[0] - curves[1]) / curves[0].abs().clamp(min=0.1)
         assert gap.abs().max() < largest, (name, gap)
         assert gap.mean().abs() < mean, (name, gap)
-    assert [line["chosen"] for line in losses(one).values()] == [line["chosen"] for line in losses(two).values()]
+    for counts in ("chosen", "standings"):
+        assert [line[counts] for line in losses(one).values()] == [line[counts] for line in losses(two).values()]
 
 
 def test_gan_with_accumulation_moves_both_networks(root):
@@ -266,6 +267,7 @@ def test_chosen_gts_are_counted(root):
     labels = {"datasets": {"train": {"sampling": {"strategy": "uniform_positive"}}}}
     folder = run(root, "chosen", labels, {"logger": {"print_freq": 4}})
     assert [line["chosen"] for line in lines(folder)] == [[0, 8, 0, 0], [0, 4, 0, 0]]
+    assert [line["standings"] for line in lines(folder)] == [{"Positive": 8}, {"Positive": 4}]
 
 
 def test_sets_without_positives_are_left_out_and_counted(root, tmp_path):

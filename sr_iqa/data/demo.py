@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,6 +60,7 @@ class DemoData:
     heldout_photos: tuple[str, ...]
     train_sets: int = 0
     heldout_sets: int = 0
+    patches_per_photo: int = PATCHES_PER_PHOTO
 
     @property
     def train(self) -> Path:
@@ -71,21 +73,37 @@ class DemoData:
         return self.root / "heldout"
 
 
-def make_demo_sets(out: Path, images: Path | None = None, seed: int = 0) -> DemoData:
+def make_demo_sets(
+    out: Path, images: Path | None = None, seed: int = 0, heldout: Path | None = None, patches_per_photo: int = PATCHES_PER_PHOTO
+) -> DemoData:
     """Writes the sets to out/train and out/heldout, each with images/{original,01,...} and labels/{A,B,C}.
 
-    `images` is a folder of at least two photos to use instead of the shipped ones. `seed` decides which photos are held out.
-    The folder appears complete or not at all; one made by the same call before is kept. Raises UserError for anything else at `out`.
+    The folder appears complete or not at all; one made by the same call before is kept.
+
+    Args:
+        out: the folder to make.
+        images: a folder of at least two photos to use instead of the shipped ones.
+        seed: which photos are held out, and which MAX_PHOTOS are used where there are more.
+        heldout: a folder of other photos to hold out; then all photos of both folders are used.
+        patches_per_photo: how many patches a photo gives at most, the most textured ones.
+
+    Raises:
+        UserError: too few textured photos, two of one name, or anything else at `out`.
     """
     photos = _user_photos(images) if images else _shipped_photos()
-    patches = {name: boxes for name, path in photos.items() if (boxes := textured_patches(load_photo(path)))}
-    heldout, train = _split(sorted(patches), seed)
-    wanted = DemoData(out, seed, __version__, train, heldout, _count(patches, train), _count(patches, heldout))
+    apart = _user_photos(heldout) if heldout else {}
+    if shared := sorted(photos.keys() & apart.keys()):
+        raise UserError(f"{heldout}: {shared[0]} is among the training photos too: rename it if it is another photo, else take it out")
+    photos |= apart
+    patches = {name: boxes for name, path in photos.items() if (boxes := textured_patches(load_photo(path), patches_per_photo))}
+    held, train = _parts(sorted(patches), apart) if heldout else _split(sorted(patches), seed)
+    counts = (sum(len(patches[name]) for name in names) for names in (train, held))
+    wanted = DemoData(out, seed, __version__, train, held, *counts, patches_per_photo)
     if out.exists():
         return _reuse(wanted)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for part, names in (("train", train), ("heldout", heldout)):
+    for part, names in (("train", train), ("heldout", held)):
         for name in names:
             write_sets(partial / part, name, load_photo(photos[name]), patches[name])
     (partial / "demo.json").write_text(json.dumps(_record(wanted), indent=2) + "\n")
@@ -110,8 +128,8 @@ def enlarge_photos(images: Path, out: Path) -> int:
     return len(paths)
 
 
-def textured_patches(photo: np.ndarray) -> list[tuple[int, int]]:
-    """Top-left corners (x, y) of the most textured patches on an even grid, at most PATCHES_PER_PHOTO, in reading order.
+def textured_patches(photo: np.ndarray, most: int = PATCHES_PER_PHOTO) -> list[tuple[int, int]]:
+    """Top-left corners (x, y) of the `most` most textured patches on an even grid, in reading order.
 
     HGGT's criteria: standard deviation of the gray values and variance of their Laplacian above thresholds.
     """
@@ -123,7 +141,7 @@ def textured_patches(photo: np.ndarray) -> list[tuple[int, int]]:
             variance = float(cv2.Laplacian(patch, cv2.CV_32F).var())
             if patch.std() >= MIN_GRAY_STD and variance >= MIN_LAPLACIAN_VARIANCE:
                 found.append((variance, y, x))
-    best = sorted(found, reverse=True)[:PATCHES_PER_PHOTO]
+    best = sorted(found, reverse=True)[:most]
     return [(x, y) for _, y, x in sorted(best, key=lambda item: item[1:])]
 
 
@@ -178,23 +196,28 @@ def _user_photos(folder: Path) -> dict[str, Path]:
 def _split(names: list[str], seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(held-out, training) photos, at most MAX_PHOTOS in all, shuffled by the seed."""
     if len(names) < 2:
-        raise UserError(
-            f"the demo needs at least two photos with textured {PATCH_PX // ENLARGE}x{PATCH_PX // ENLARGE} px patches"
-            f" (one to train, one held out), found {len(names)}: give a folder with more photos, or none for the built-in ones"
-        )
+        raise UserError(_too_few(f"at least two photos (one to train, one held out), found {len(names)}"))
     shuffled = [names[i] for i in np.random.default_rng(seed).permutation(len(names))][:MAX_PHOTOS]
     heldout = max(1, round(HELDOUT_SHARE * len(shuffled)))
     return tuple(sorted(shuffled[:heldout])), tuple(sorted(shuffled[heldout:]))
+
+
+def _parts(names: list[str], apart: Mapping[str, Path]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(held-out, training) photos, the former being those in `apart`."""
+    held, train = tuple(name for name in names if name in apart), tuple(name for name in names if name not in apart)
+    if not held or not train:
+        raise UserError(_too_few(f"at least one photo to train and one held out, found {len(train)} and {len(held)}"))
+    return held, train
+
+
+def _too_few(what: str) -> str:
+    return f"photos with textured {PATCH_PX // ENLARGE}x{PATCH_PX // ENLARGE} px patches: need {what}; give a folder with more photos"
 
 
 def _grid(length: int) -> list[int]:
     """Starts of patches, spread evenly over `length` pixels, about STRIDE_PX apart."""
     room = length - PATCH_PX
     return np.linspace(0, room, round(room / STRIDE_PX) + 1).astype(int).tolist() if room >= 0 else []
-
-
-def _count(patches: dict[str, list[tuple[int, int]]], names: tuple[str, ...]) -> int:
-    return sum(len(patches[name]) for name in names)
 
 
 def _record(data: DemoData) -> dict:

@@ -13,6 +13,8 @@ LQ = "lq"
 Member = int | str
 """An image of a set: 0 (the original), 1..K (the EGTs), or LQ."""
 POSITIVE, SIMILAR, NEGATIVE = LABELS = ("Positive", "Similar", "Negative")
+STANDINGS = ("original", *LABELS, "unlabelled")
+"""What a GT can be in its set: the original, or an EGT with its effective label or without one."""
 
 
 def effective_label(words: tuple[str, ...]) -> str:
@@ -48,6 +50,12 @@ class GTSet:
     def negative(self) -> np.ndarray:
         """bool (K + 1,): the effective negatives."""
         return self._labelled(NEGATIVE)
+
+    def standing(self, member: int) -> int:
+        """Place in STANDINGS of member 0..K."""
+        if member == 0:
+            return 0
+        return STANDINGS.index(self.effective[member - 1] if self.labels else "unlabelled")
 
     def agreement(self, member: int) -> float:
         """Share of the annotators who gave EGT `member` its effective label."""

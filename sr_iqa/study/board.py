@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from .results import Variant as Row
+from .results import digits_of
 from .study import Study
 
 REFRESH_PER_S = 1
@@ -25,6 +27,7 @@ class Board:
 
     def __init__(self, study: Study, say: Callable[[str], None]) -> None:
         self._study, self._say = study, say
+        self._results: dict[tuple[str, int], str] = {}
         console = Console(file=sys.stderr)
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=REFRESH_PER_S) if console.is_terminal else None
 
@@ -37,10 +40,15 @@ class Board:
         if self._live:
             self._live.stop()
 
-    def trained(self, name: str, seed: int) -> None:
-        """Says that a run has ended."""
+    def ended(self, name: str, seed: int, row: Row) -> None:
+        """Shows what a run has come to."""
+        self._results[name, seed] = self._values({column: values["mean"] for column, values in row["metrics"].items()})
         if not self._live:
-            self._say(f"trained {name} (seed {seed})")
+            self._say(f"trained {name} (seed {seed}): {self._results[name, seed]}")
+
+    def _values(self, means: Mapping[str, float]) -> str:
+        columns = [c for c in (self._study.optimised_metric, "psnr_original") if c in means]
+        return "  ".join(f"{c} {means[c]:.{digits_of([means[c]])}f}" for c in columns)
 
     def _table(self) -> Table:
         table = Table("variant", "seed", "state", "step", "it/s", "last values", title=self._study.name)
@@ -57,10 +65,9 @@ class Board:
         lines = last_lines(folder.metrics)
         last = next((line for line in reversed(lines) if "val" not in line), {})
         checked = next((line["val"] for line in reversed(lines) if "val" in line), {})
-        q = self._study.optimised_metric
-        values = [f"l_pix {last['l_pix']:.4f}"] if "l_pix" in last else []
-        values += [f"{column} {checked[column]:.2f}" for column in (q, "psnr_original") if column in checked]
-        return status["state"], f"{status['step']}/{status['total_iter']}", f"{last['it_s']:.2f}" if last else "", "  ".join(values)
+        loss = f"l_pix {last['l_pix']:.4f}  " if "l_pix" in last else ""
+        values = self._results.get((name, seed)) or loss + self._values(checked)
+        return status["state"], f"{status['step']}/{status['total_iter']}", f"{last['it_s']:.2f}" if last else "", values
 
 
 def last_lines(path: Path) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def run_study(
         if jobs == 1 and not launch:
             for seed, name in plan:
                 study.train(name, seed)
-                board.trained(name, seed)
+                board.ended(name, seed, study.evaluate(name, seed))
         else:
             _train_in_processes(study, plan, jobs, launch, board)
     _refuse_changed(study, only)  # what has just been trained anew is not what its children started from
@@ -126,8 +126,10 @@ def _train_in_processes(study: Study, plan: Sequence[tuple[int, str]], jobs: int
         while queue.waiting or queue.running:
             queue.start_ready()
             time.sleep(POLL_S)
-            for seed, name in queue.collect_ended():
-                board.trained(name, seed)
+            ended = queue.collect_ended()
+            queue.start_ready()  # before evaluating, which takes its time
+            for seed, name in ended:
+                board.ended(name, seed, study.evaluate(name, seed))
     finally:
         queue.stop()
     if queue.failed:

@@ -104,9 +104,9 @@ class Logs:
         self._progress.update(self._task, completed=step)
 
     def losses(self, step: int, reading: Reading, rate: float, speed: dict[str, float]) -> None:
-        """One line of metrics.jsonl: step, lr, every loss and reward, it_s, data_share, chosen."""
+        """One line of metrics.jsonl: step, lr, every loss and reward, it_s, data_share, chosen, standings."""
         values = {"lr": rate, **reading.means, **speed}
-        self._append({"step": step, **values, "chosen": reading.chosen})
+        self._append({"step": step, **values, "chosen": reading.chosen, "standings": reading.standings})
         self._accelerator.log(values, step=step)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in list(reading.means.items())[:SHOWN_LOSSES])
         news = f"{speed['it_s']:.2f} it/s  data {speed['data_share']:.0%}  {shown}"

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.gtset import STANDINGS
 from ..distributed import gather_objects, is_main
 from ..errors import UserError
 
@@ -24,6 +26,8 @@ class Reading:
     means: dict[str, float]
     chosen: list[int]
     """How often each member of the GT sets (0 = original) supervised a sample."""
+    standings: dict[str, int]
+    """The same by what the GTs are in their sets (gtset.STANDINGS), as far as they occurred."""
 
 
 class Meter:
@@ -35,7 +39,7 @@ class Meter:
 
     def __init__(self, device: torch.device, members: int) -> None:
         self._device = device
-        self._members = torch.arange(members, device=device)
+        self._places = members, len(STANDINGS)
         self.healthy = torch.ones((), dtype=torch.bool, device=device)
         self._broken_at = torch.full((), -1, device=device)
         self._clear()
@@ -43,7 +47,7 @@ class Meter:
     def _clear(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
-        self._chosen = torch.zeros(len(self._members), dtype=torch.int64, device=self._device)
+        self._chosen = torch.zeros(self._places, dtype=torch.int64, device=self._device)
 
     def add(self, name: str, value: Tensor) -> None:
         """Adds a scalar to the mean called `name`."""
@@ -51,9 +55,9 @@ class Meter:
         self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._counts[name] = self._counts.get(name, 0) + 1
 
-    def add_chosen(self, member: Tensor) -> None:
-        """Counts the members (B,) that supervise a batch."""
-        self._chosen += (member[:, None] == self._members).sum(0)
+    def add_chosen(self, member: Tensor, standing: Tensor) -> None:
+        """Counts the members (B,) that supervise a batch, and their standings (B,)."""
+        self._chosen.index_put_((member, standing), torch.ones_like(member), accumulate=True)
 
     def judge(self, value: Tensor, step: int) -> None:
         """Lowers the flag for good if the scalar `value` is not finite."""
@@ -66,7 +70,8 @@ class Meter:
         merged = self.state()
         self._clear()
         means = {name: total / merged["counts"][name] for name, total in merged["sums"].items()}
-        return Reading(means, merged["chosen"])
+        by_standing = zip(STANDINGS, map(sum, zip(*merged["chosen"], strict=True)), strict=True)
+        return Reading(means, [sum(row) for row in merged["chosen"]], {name: count for name, count in by_standing if count})
 
     def state(self) -> dict[str, Any]:
         """The sums of all processes as plain values, without clearing them; every process must call it.
@@ -84,7 +89,7 @@ class Meter:
         merged = {
             "sums": {name: sum(part["sums"].get(name, 0.0) for part in parts) for name in every},
             "counts": {name: sum(part["counts"].get(name, 0) for part in parts) for name in every},
-            "chosen": [sum(column) for column in zip(*(part["chosen"] for part in parts), strict=True)],
+            "chosen": np.sum([part["chosen"] for part in parts], axis=0).tolist(),
         }
         _refuse_non_finite(merged["sums"], max(part["broken_at"] for part in parts))
         return merged

@@ -21,8 +21,8 @@ from .meter import Meter
 from .schedules import generator_learns, learning_rate, reward_weight
 
 Batch = dict[str, Tensor]
-"""lq uint8 (B, 3, h, w); gts uint8 (B, M, 3, H, W); member (B,), -1 where the step chooses; with negatives also original, negative
-uint8 (B, 3, H, W), agreement (B,) and agreements (B, K + 1)."""
+"""lq uint8 (B, 3, h, w); gts uint8 (B, M, 3, H, W) and their standings (B, M); member (B,), -1 where the step chooses; with negatives also
+original, negative uint8 (B, 3, H, W), agreement (B,) and agreements (B, K + 1)."""
 
 
 def train_step(run: Run, batches: Sequence[Batch], meter: Meter) -> None:
@@ -47,7 +47,6 @@ def micro_step(run: Run, batch: Batch, meter: Meter) -> None:
     batch = {name: value.to(run.accelerator.device, non_blocking=True) for name, value in batch.items()}
     lq = unit(batch["lq"])
     gt, batch["member"] = choose_gt(run, batch, meter)
-    meter.add_chosen(batch["member"])
     if generator_learns(run.train, run.step):
         sr = generator_step(run, batch, lq, gt, meter)
     else:
@@ -59,16 +58,18 @@ def micro_step(run: Run, batch: Batch, meter: Meter) -> None:
 
 def choose_gt(run: Run, batch: Batch, meter: Meter) -> tuple[Tensor, Tensor]:
     """The GT (B, 3, H, W) of each sample and its place in the set (B,): the stream's choice, or the strategy's by Q of the crops."""
-    gts = unit(batch["gts"])
+    gts, member = unit(batch["gts"]), batch["member"]
     strategy = run.stream.strategy
-    if run.judge is None or not isinstance(strategy, OnlineStrategy):
-        return gts[:, 0], batch["member"]
-    with torch.no_grad():
-        scores = run.judge.signed(gts.flatten(0, 1)).unflatten(0, gts.shape[:2])
-    meter.add("q_crops", scores.mean())
-    meter.judge(scores.sum(), run.step)  # a NaN would never be chosen, and never be seen
-    member = strategy.choose_online(scores)
-    return gts[torch.arange(len(gts), device=gts.device), member], member
+    place = torch.zeros_like(member)  # the stream sends what it has chosen alone
+    if run.judge is not None and isinstance(strategy, OnlineStrategy):
+        with torch.no_grad():
+            scores = run.judge.signed(gts.flatten(0, 1)).unflatten(0, gts.shape[:2])
+        meter.add("q_crops", scores.mean())
+        meter.judge(scores.sum(), run.step)  # a NaN would never be chosen, and never be seen
+        place = member = strategy.choose_online(scores)
+    samples = torch.arange(len(gts), device=gts.device)
+    meter.add_chosen(member, batch["standings"][samples, place])
+    return gts[samples, place], member
 
 
 def generator_step(run: Run, batch: Batch, lq: Tensor, gt: Tensor, meter: Meter) -> Tensor:
