@@ -1,4 +1,4 @@
-"""docs/options.md and options/schema.json, both made from the models: `python -m sr_iqa.reference` rewrites them.
+"""docs/options.md and options/*schema.json, made from the models: `python -m sr_iqa.reference` rewrites them.
 
 It stands above the rooms because the reference also lists the names that they offer.
 """
@@ -17,6 +17,7 @@ from .check import LOSSES
 from .config.models import Component, Options
 from .config.schema import schema_text
 from .config.vocabulary import models_in
+from .study.study_file import STUDY_FILE, StudyOptions
 
 _HEAD = """# Options
 
@@ -122,6 +123,7 @@ def write(root: Path) -> None:
     """Rewrites both files below the root of the repository."""
     (root / "docs" / "options.md").write_text(reference(), encoding="utf-8")
     (root / "options" / "schema.json").write_text(schema_text() + "\n", encoding="utf-8")
+    (root / "options" / "study_schema.json").write_text(schema_text(StudyOptions, STUDY_FILE) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from sr_iqa.config.models import Component
 from sr_iqa.config.schema import schema_text
 from sr_iqa.config.vocabulary import all_keys, block_at
 from sr_iqa.config.yaml_text import plain_value
+from sr_iqa.study.study_file import STUDY_FILE, StudyOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -320,3 +321,4 @@ def test_schema_is_json_with_descriptions_and_accepts_single_blocks():
 def test_the_committed_schema_is_up_to_date():
     """`python -m sr_iqa.reference` rewrites it."""
     assert (ROOT / "options" / "schema.json").read_text() == schema_text() + "\n"
+    assert (ROOT / "options" / "study_schema.json").read_text() == schema_text(StudyOptions, STUDY_FILE) + "\n"

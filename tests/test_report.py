@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from sr_iqa.errors import UserError
+from sr_iqa.study.exports import latex
 from sr_iqa.study.figures import pareto_front, strips
+from sr_iqa.study.gallery import draw
 from sr_iqa.study.pictures import SetImages, busiest_place, comparisons, extremes, focus, noise_panels, spectrum
 from sr_iqa.study.report import write_report
 from sr_iqa.study.results import best_variants, merge_seeds, order_checks, shares
-from sr_iqa.study.summary import describe, markdown, option_differences
+from sr_iqa.study.summary import describe, markdown, option_differences, standing_rows, table_rows
 from sr_iqa.study.tuning import compare_tuning, describe_tuning
 from tests.helpers import picture
 
@@ -28,9 +30,10 @@ def column(name, value):
     return {"mean": value, "per_image": per_image, "lower_better": LOWER.get(name, False), "against": against, **trace}
 
 
-def variant(seed=0, chosen=None, curve=(), **means):
+def variant(seed=0, chosen=None, standings=None, curve=(), **means):
     metrics = {name: column(name, value) for name, value in means.items()}
-    return {"metrics": metrics, "chosen": chosen or {}, "steps": 80, "seed": seed, "options": {"name": "x"}, "curve": list(curve)}
+    counts = {"chosen": chosen or {}, "standings": standings or {}}
+    return {"metrics": metrics, **counts, "steps": 80, "seed": seed, "options": {"name": "x"}, "curve": list(curve)}
 
 
 def curve(*points):
@@ -215,7 +218,7 @@ def test_the_page_stands_alone_and_escapes(tmp_path):
     assert not re.search(r"url\((?!#)|@import", html)
     assert len(page.ids) == len(set(page.ids))
     assert "<script>alert" not in html and "<b>&x" not in html and "<script>alert(1)</script>" in "".join(page.words)
-    assert page.tags.count("svg") == 3 + 3 + 2 + 3 + 2 and page.tags.count("button") == 2 * (3 + 3) + 2 + 3 + 1 + 6
+    assert page.tags.count("svg") == 3 + 1 + 3 + 2 + 3 + 2 and page.tags.count("button") == 2 * (3 + 3) + 2 + 3 + 1 + 6
     assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html
     for word in (
         "A &amp; B",
@@ -274,7 +277,7 @@ def test_options_that_differ_from_the_baseline_are_listed():
 
 
 def test_strips_show_every_image_of_every_variant_but_the_baseline():
-    svg = strips(study(), "niqe", "original")
+    svg = strips(study(), "niqe", "original").inline()
     assert svg.count("<use") >= 3 * len(IMAGES) and "original" in svg and "difference from original" in svg
 
 
@@ -287,6 +290,39 @@ def test_the_pareto_front_by_hand():
     assert pareto_front(results, "psnr_original", "nano") == ["full", "amo", "original"]
     results["variants"]["lora"]["metrics"]["niqe"]["mean"] = 1.0
     assert "lora" in pareto_front(results, "nano", "niqe")
+
+
+def test_what_annotators_said_of_the_chosen_gts_stands_beside_a_blind_choice():
+    results = study()
+    for name, counts in (("original", {"original": 8}), ("amo", {"original": 2, "Positive": 5, "Negative": 1})):
+        results["variants"][name] = merge_seeds([variant(psnr=1.0, nano=2.0, niqe=3.0, grid=0.1, standings=counts)] * 2)
+    results["data"]["standings"] = {"original": 10, "Positive": 10, "Similar": 15, "Negative": 5}
+    rows = standing_rows(results)
+    assert list(rows) == ["all GTs", "original", "amo"] and rows["all GTs"]["Positive"] == 0.25
+    assert rows["amo"] == {"original": 0.25, "Positive": 0.625, "Negative": 0.125}
+    assert "| amo | 25 % | 62 % | 0 % | 12 % |" in markdown(results)
+    assert standing_rows({**results, "variants": {"a": variant(nano=1.0, standings={"original": 4})}}) == {}
+
+
+def test_published_rows_are_shown_and_never_ranked():
+    results = study(reference={"paper, <AMO>": {"nano": 99.0, "psnr": 24.25, "qalign": 3.8}})
+    row = table_rows(results)[-1]
+    assert row.name == "paper, <AMO>" and row.kind == "published"
+    assert [cell.text for cell in row.cells] == ["24.25", "–", "99.00", "–", "–"] and not any(cell.best for cell in row.cells)
+    assert best_variants(results, "nano") == {"lora", "full"}
+    assert "| paper, <AMO> | 24.25 |" in markdown(results)
+    lines = latex(results).splitlines()
+    assert lines[-3].startswith("paper, <AMO> & 24.25") and lines[-4] == r"\midrule" and lines.count(r"\midrule") == 3
+
+
+def test_plots_are_files_too(tmp_path):
+    draw(study()).save(tmp_path)
+    names = {path.stem for path in tmp_path.iterdir()}
+    assert {"plane-psnr_original-nano", "strip-nano", "training-nano", "curve-nano-step", "curve-niqe-nano"} <= names
+    assert all((tmp_path / f"{name}.{kind}").stat().st_size > 1000 for name in names for kind in ("svg", "pdf"))
+    svg = (tmp_path / "plane-psnr_original-nano.svg").read_text()
+    assert "currentColor" not in svg and "var(--" not in svg and "Gold Standard" in svg
+    assert (tmp_path / "strip-nano.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_results_json_is_strict_and_complete(tmp_path):
@@ -302,7 +338,7 @@ def test_results_json_is_strict_and_complete(tmp_path):
 def test_a_study_without_reward_choices_or_gold_is_reported_too(tmp_path):
     results = {**study(), "reward_comparison": None, "gold_standard": {}}
     for entry in results["variants"].values():
-        entry["chosen"] = {}
+        entry["chosen"] = entry["standings"] = {}
     html = write_report(results, {}, tmp_path).report.read_text()
     assert "Chosen GTs" not in html and "LoRA" not in html and "<svg" in html
 

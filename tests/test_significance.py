@@ -23,7 +23,15 @@ def variant(shift, seeds=1, lower_better=False):
     rows = [base + shift * (1 + 0.1 * NOISE[seed]) + 0.01 * NOISE[seed] for seed in range(seeds)]
     return merge_seeds(
         [
-            {"metrics": {"psnr": column(row, lower_better)}, "chosen": {}, "steps": 1, "seed": seed, "options": {}, "curve": []}
+            {
+                "metrics": {"psnr": column(row, lower_better)},
+                "chosen": {},
+                "standings": {},
+                "steps": 1,
+                "seed": seed,
+                "options": {},
+                "curve": [],
+            }
             for seed, row in enumerate(rows)
         ]
     )

@@ -1,22 +1,15 @@
-"""The JSON schema of option files for editors; options/schema.json holds it."""
+"""JSON schemas of option files and other YAML files for editors; options/*schema.json hold them."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+
+from pydantic import BaseModel
 
 from .models import Options
 
 
-def schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of an option file, with the descriptions of the models."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Options.model_json_schema(mode="validation"),
-        "title": "sr_iqa option file",
-    }
-
-
-def schema_text() -> str:
-    """The schema as JSON text."""
-    return json.dumps(schema(), indent=2)
+def schema_text(model: type[BaseModel] = Options, title: str = "sr_iqa option file") -> str:
+    """JSON schema (draft 2020-12) of a model's files as JSON text, with the descriptions of the models."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema(mode="validation"), "title": title}
+    return json.dumps(schema, indent=2)

@@ -97,8 +97,8 @@ def make_demo_sets(
     photos |= apart
     patches = {name: boxes for name, path in photos.items() if (boxes := textured_patches(load_photo(path), patches_per_photo))}
     held, train = _parts(sorted(patches), apart) if heldout else _split(sorted(patches), seed)
-    counts = (sum(len(patches[name]) for name in names) for names in (train, held))
-    wanted = DemoData(out, seed, __version__, train, held, *counts, patches_per_photo)
+    train_sets, heldout_sets = (sum(len(patches[name]) for name in names) for names in (train, held))
+    wanted = DemoData(out, seed, __version__, train, held, train_sets, heldout_sets, patches_per_photo)
     if out.exists():
         return _reuse(wanted)
     partial = out.with_name(out.name + ".partial")

@@ -68,9 +68,9 @@ class Plan:
 
 
 class TrainStream(Dataset[dict[str, Tensor]]):
-    """Sample n >= 0 -> {lq (3, h, w), gts (M, 3, H, W), standings (M,), member, n}, images uint8 RGB; M = 1, or K + 1 for online strategies.
+    """Sample n >= 0 -> {lq (3, h, w), gts (M, 3, H, W), standings (M,), member, n}.
 
-    `standings` are the GTs' places in gtset.STANDINGS.
+    Images are uint8 RGB; M = 1, or K + 1 for online strategies; `standings` are the GTs' places in gtset.STANDINGS.
 
     With `needs_negative` also original, negative (3, H, W), agreement, the share of annotators behind the negative label (0 where the set
     has no negative; the negative is then the original), and agreements (K + 1,), the same share for every GT's own label (the original: 1).

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from typing import Any
 
 import torch
 
 from sr_iqa.checkpoints import file_hash
+from sr_iqa.data.gtset import STANDINGS
 from sr_iqa.data.store import open_reader
 from sr_iqa.evaluation import describe_sets, gold_standard, low_quality
 from sr_iqa.images import read_image
@@ -32,7 +34,13 @@ def collect(study: Study, rows: dict[str, list[Row]], data: dict[str, Any]) -> R
         "variants": {name: merge_seeds(found) for name, found in rows.items()},
         "gold_standard": gold_standard(held_out, study.judges, scale, most, best_device()),
         "optimised_metric": study.optimised_metric,
-        "data": {"sets": describe_sets(held_out, most), "held-out data": held_out.name or str(held_out.dataroot_gt), **data},
+        "reference": study.reference,
+        "data": {
+            "sets": describe_sets(held_out, most),
+            "standings": training_standings(study),
+            "held-out data": held_out.name or str(held_out.dataroot_gt),
+            **data,
+        },
         "provenance": {
             **provenance(0),
             "command": shlex.join(["sr-iqa", *sys.argv[1:]]),
@@ -53,6 +61,13 @@ def collect(study: Study, rows: dict[str, list[Row]], data: dict[str, Any]) -> R
         *(order_checks(results, order, "psnr_original", rising=False) if _has(results, order, "psnr_original") else ()),
     ]
     return results
+
+
+def training_standings(study: Study) -> dict[str, int]:
+    """Standing (gtset.STANDINGS) -> how many GTs of the training sets have it."""
+    train = study.options(study.baseline, study.seeds[0]).datasets.train
+    sets = open_reader(train).sets if train else ()
+    return dict(Counter(STANDINGS[gt_set.standing(member)] for gt_set in sets for member in range(len(gt_set.paths))))
 
 
 def pictures(study: Study, names: list[str]) -> dict[str, SetImages]:

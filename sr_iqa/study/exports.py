@@ -1,4 +1,4 @@
-"""The results as files for other programs: one long table (CSV, Parquet), and the summary table for a paper (LaTeX, booktabs)."""
+"""The results as files for other programs: one long table (CSV, Parquet), and for a paper the summary table (LaTeX) and the plots."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pandas as pd
 
 from sr_iqa.atomic import atomic_write
 
+from .gallery import draw
 from .results import Results, arrow, columns_of, runs_of
 from .summary import table_rows
 
@@ -16,7 +17,8 @@ ESCAPES = {"\\": r"\textbackslash{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"
 
 
 def export(results: Results, out: Path) -> None:
-    """Writes out/results.csv, results.parquet (a row per variant, seed, image and column) and results.tex."""
+    """Writes out/results.csv, results.parquet (a row per variant, seed, image and column), results.tex and figures/*.svg and *.pdf."""
+    draw(results).save(out / "figures")
     table = long_table(results)
     for path, write in (
         (out / "results.csv", lambda p: table.to_csv(p, index=False)),
@@ -56,10 +58,11 @@ def latex(results: Results) -> str:
     columns = columns_of(results)
     heads = [f"{_escaped(name)} {LATEX[arrow(column['lower_better'])]}" for name, column in columns.items()]
     lines = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", " & ".join(["variant", *heads]) + r" \\", r"\midrule"]
-    for row in table_rows(results):
+    for row in (rows := table_rows(results)):
         cells = [rf"\textbf{{{cell.text}}}" if cell.best else cell.text for cell in row.cells]
         lines.append(" & ".join([_escaped(row.name), *cells]) + r" \\")
-        lines += [r"\midrule"] if row.gold else []
+        after = rows[rows.index(row) + 1 :][:1]
+        lines += [r"\midrule"] if after and after[0].kind != row.kind else []
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

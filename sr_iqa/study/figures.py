@@ -1,44 +1,19 @@
-"""The report's plots as inline SVG: text and rules take the page's colours, so one file serves light and dark."""
+"""The report's plots."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .drawing import INK, PALETTE, Drawing, new_drawing
 from .results import MetricValues, Results, arrow, columns_of
 from .significance import can_tell
 from .tuning import curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-INK, RULE = "#010203", "#040506"  # stand for the page's text and rule colours until the SVG is written
-PALETTE = ("#4a8fd9", "#e0803a", "#2fa37c", "#cf5f9b", "#9479d8", "#b8942a", "#35a3b5", "#d9594f", "#7f8c3d", "#8a8f98")
-SIZE = (4.6, 3.5)  # inches; read at full size on a phone
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 10,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "grid.color": RULE,
-    "grid.linewidth": 0.5,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 def colour_of(results: Results, variant: str) -> str:
@@ -46,7 +21,7 @@ def colour_of(results: Results, variant: str) -> str:
     return PALETTE[list(results["variants"]).index(variant) % len(PALETTE)]
 
 
-def plane(results: Results, x: str, y: str) -> str:
+def plane(results: Results, x: str, y: str) -> Drawing:
     """Two metrics, one numbered point per variant, better to the upper right; the Pareto front; the Gold Standard of y as a line.
 
     Bars are 95 % intervals where there are enough photos for them, else standard deviations over seeds.
@@ -54,7 +29,7 @@ def plane(results: Results, x: str, y: str) -> str:
     The numbers are the variants' places in the results; the page's table and legend carry them too.
     """
     columns = columns_of(results)
-    figure, axes = _new(f"plane-{x}-{y}")
+    drawing, axes = new_drawing(f"plane-{x}-{y}", f"{y} against {x}; the figures are in the table")
     for number, (name, variant) in enumerate(results["variants"].items(), 1):
         if x not in variant["metrics"] or y not in variant["metrics"]:
             continue
@@ -75,7 +50,7 @@ def plane(results: Results, x: str, y: str) -> str:
     axes.margins(0.1, 0.12)
     axes.set_xlabel(f"{x} {arrow(columns[x]['lower_better'])}")
     axes.set_ylabel(f"{y} {arrow(columns[y]['lower_better'])}")
-    return _svg(figure, f"plane-{x}-{y}", f"{y} against {x}; the figures are in the table")
+    return drawing
 
 
 def pareto_front(results: Results, x: str, y: str) -> list[str]:
@@ -102,14 +77,14 @@ def _bar(results: Results, values: MetricValues) -> Any:
     return values.get("spread")
 
 
-def strips(results: Results, column: str, baseline: str) -> str:
+def strips(results: Results, column: str, baseline: str) -> Drawing:
     """Every image's difference from the baseline in `column`, one strip per variant, its mean as a bar; better is to the right.
 
     Photos lie at heights of their own within a strip, so that the patches of one photo can be told.
     """
     columns, sets = columns_of(results), results["data"].get("sets", {})
-    name = f"strip-{column}"
-    figure, axes = _new(name)
+    about = f"{column} of every image as a difference from {baseline}; the mean of each variant is in the table"
+    drawing, axes = new_drawing(f"strip-{column}", about)
     names = [n for n, v in results["variants"].items() if n != baseline and column in v["metrics"]]
     reference = results["variants"][baseline]["metrics"][column]["per_image"]
     photos = sorted({sets.get(image, {}).get("source", image) for image in reference})
@@ -126,15 +101,15 @@ def strips(results: Results, column: str, baseline: str) -> str:
     if columns[column]["lower_better"]:
         axes.invert_xaxis()
     axes.set_xlabel(f"{column} {arrow(columns[column]['lower_better'])}, difference from {baseline}")
-    return _svg(figure, name, f"{column} of every image as a difference from {baseline}; the mean of each variant is in the table")
+    return drawing
 
 
-def tuning_curves(results: Results, column: str, against: str) -> str:
+def tuning_curves(results: Results, column: str, against: str) -> Drawing:
     """LoRA and full tuning: `column` over `against`, which is "step" or the optimised metric; thin lines are seeds."""
     comparison = results["reward_comparison"]
     columns = columns_of(results)
-    name = f"curve-{column}-{against}"
-    figure, axes = _new(name)
+    about = f"{column} over {against}: {comparison['lora']} and {comparison['full']}"
+    drawing, axes = new_drawing(f"curve-{column}-{against}", about)
     for variant, dash, marker in ((comparison["lora"], "-", "o"), (comparison["full"], (0, (5, 2)), "s")):
         lines = curves(results, variant)
         look = {"color": colour_of(results, variant), "linestyle": dash, "marker": marker}
@@ -145,14 +120,13 @@ def tuning_curves(results: Results, column: str, against: str) -> str:
     axes.set_xlabel("optimizer steps" if against == "step" else f"{against} {arrow(columns[against]['lower_better'])}")
     axes.set_ylabel(f"{column} {arrow(columns[column]['lower_better'])}")
     axes.legend(fontsize=9, labelcolor=INK, frameon=False)
-    return _svg(figure, name, f"{column} over {against}: {comparison['lora']} and {comparison['full']}")
+    return drawing
 
 
-def training_curves(results: Results, column: str) -> str:
+def training_curves(results: Results, column: str) -> Drawing:
     """`column` on the held-out sets over the steps of every variant, means over seeds; better is up."""
     columns = columns_of(results)
-    name = f"training-{column}"
-    figure, axes = _new(name)
+    drawing, axes = new_drawing(f"training-{column}", f"{column} on the held-out sets over the steps of training")
     for number, variant in enumerate(results["variants"], 1):
         lines = [line for line in curves(results, variant) if line and column in line[0]]
         if lines:
@@ -171,7 +145,7 @@ def training_curves(results: Results, column: str) -> str:
         axes.invert_yaxis()
     axes.set_xlabel("optimizer steps")
     axes.set_ylabel(f"{column} {arrow(columns[column]['lower_better'])}")
-    return _svg(figure, name, f"{column} on the held-out sets over the steps of training")
+    return drawing
 
 
 def _mean_curve(lines: Sequence[list[dict[str, Any]]]) -> list[dict[str, float]]:
@@ -181,46 +155,9 @@ def _mean_curve(lines: Sequence[list[dict[str, Any]]]) -> list[dict[str, float]]
     return [{key: float(np.mean([points[step][key] for points in by_step])) for key in by_step[0][step]} for step in steps]
 
 
-def _new(name: str) -> tuple[Figure, Axes]:
-    import matplotlib
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
-
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=SIZE, layout="constrained")
-        axes = figure.add_subplot()
-    axes.grid(True, alpha=0.9)
-    return figure, axes
-
-
 def _directions(axes: Axes, x_lower: bool, y_lower: bool) -> None:
     """Better is always right and up."""
     if x_lower:
         axes.invert_xaxis()
     if y_lower:
         axes.invert_yaxis()
-
-
-def _svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an <svg> element that uses currentColor, the page's fonts and var(--rule), with ids of its own."""
-    import matplotlib
-
-    out = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(RULE, "var(--rule)")
-    svg = re.sub(r"<metadata>.*?</metadata>|<style type=\"text/css\">.*?</style>", "", svg, flags=re.S)
-    svg = re.sub(r"font(-family)?: ([\d.]+px )?[^;\"]*(?=[;\"])", _font, svg)
-    prefix = re.sub(r"\W", "-", name)
-    svg = re.sub(r'(id="|url\(#|href="#)', lambda m: f"{m[1]}{prefix}-", svg)
-    return re.sub(
-        r"<svg [^>]*viewBox=\"([^\"]*)\"[^>]*>",
-        rf'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="\1" role="img" aria-label="{escape(description)}">',
-        svg,
-        count=1,
-    )
-
-
-def _font(match: re.Match[str]) -> str:
-    """matplotlib's `font: 10px 'DejaVu Sans', ...` with the page's family instead."""
-    return f"font: {match[2]}var(--sans)" if match[2] else "font-family: var(--sans)"

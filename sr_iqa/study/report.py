@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sr_iqa.atomic import atomic_write
+from sr_iqa.data.gtset import STANDINGS
 from sr_iqa.errors import UserError
 from sr_iqa.scorecard import write_json
 
-from .figures import colour_of, plane, strips, training_curves, tuning_curves
+from .figures import colour_of
+from .gallery import draw
 from .pictures import AMPLIFY, SetImages, comparisons, noise_panels
 from .results import Results, columns_of, tier
 from .significance import can_tell
@@ -27,6 +29,7 @@ from .summary import (
     proxy_columns,
     proxy_rows,
     share_rows,
+    standing_rows,
     table_rows,
 )
 from .tuning import describe_tuning
@@ -88,9 +91,8 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         proxy=proxy_rows(results),
         proxy_columns=proxy_columns(results),
         proxy_note=PROXY_NOTE,
-        planes=[Markup(svg) for svg in _planes(results)],  # noqa: S704 (made by figures.py)
-        curves=[Markup(training_curves(results, column)) for column in _curve_columns(results)],  # noqa: S704 (made by figures.py)
-        strips=[Markup(svg) for svg in _strips(results)],  # noqa: S704 (made by figures.py)
+        figures={name: [Markup(drawing.inline()) for drawing in group] for name, group in vars(draw(results)).items()},  # noqa: S704 (ours)
+        plane_data=Markup(_script_json(_plane_data(results))),  # noqa: S704 (escaped for a script)
         noise=noise_panels(results, images),
         amplify=AMPLIFY,
         differences=option_differences(results),
@@ -98,12 +100,14 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         wholes=Markup(_script_json({c.image: c.wholes for c in shown if c.wholes})),  # noqa: S704 (escaped for a script)
         members=member_names(results),
         chosen=share_rows(results),
+        standings=standing_rows(results),
+        standing_names=STANDINGS,
         checks=results.get("checks", []),
-        tuning=_tuning(results),
+        tuning=describe_tuning(results) if results.get("reward_comparison") else [],
         colours={name: colour_of(results, name) for name in results["variants"]},
         variants=results["variants"],
         options={name: _yaml(variant["options"]) for name, variant in results["variants"].items()},
-        data={key: value for key, value in results["data"].items() if key != "sets"},
+        data={key: value for key, value in results["data"].items() if key not in ("sets", "standings")},
         provenance=results["provenance"],
         against=AGAINST,
     )
@@ -121,40 +125,20 @@ def _tier_spans(results: Results) -> list[tuple[str, int]]:
     return [(group, groups.count(group)) for group in dict.fromkeys(groups)]
 
 
-def _planes(results: Results) -> list[str]:
-    """Q against PSNR, and the watching metrics against Q, as far as they were measured."""
-    q, columns = results["optimised_metric"], columns_of(results)
-    pairs = [("psnr_original", q), (q, "niqe"), (q, "grid")]
-    return [plane(results, x, y) for x, y in pairs if x in columns and y in columns and x != y]
-
-
-def _strips(results: Results) -> list[str]:
-    """Differences from the baseline per image, for Q and what watches it."""
-    baseline = results.get("statistics", {}).get("baseline", next(iter(results["variants"])))
-    watched = [c for c in (results["optimised_metric"], "psnr_original", "niqe") if c in results["variants"][baseline]["metrics"]]
-    return [strips(results, column, baseline) for column in watched] if len(results["variants"]) > 1 else []
-
-
-def _curve_columns(results: Results) -> list[str]:
-    """Q and what watches it, as far as runs were validated with it."""
-    logged = {column for variant in results["variants"].values() for point in variant["curve"][:1] for column in point["metrics"]}
-    return [c for c in (results["optimised_metric"], "psnr_original", "niqe") if c in logged and c in columns_of(results)]
-
-
-def _tuning(results: Results) -> dict[str, Any] | None:
-    """LoRA against full tuning: sentences, and curves over steps and over Q."""
-    from markupsafe import Markup
-
-    comparison = results.get("reward_comparison")
-    if not comparison:
-        return None
-    q, watched = comparison["q"], [c for c in ("niqe", "psnr_original", "grid") if c in comparison["left_out"]]
-    figures = [(c, "step") for c in (q, *watched)] + [(c, q) for c in watched]
-    return {
-        "sentences": describe_tuning(results),
-        "over_steps": [Markup(tuning_curves(results, c, x)) for c, x in figures if x == "step"],  # noqa: S704
-        "over_q": [Markup(tuning_curves(results, c, x)) for c, x in figures if x != "step"],  # noqa: S704
-    }
+def _plane_data(results: Results) -> dict[str, Any]:
+    """What the page's script draws a plane of any two columns from."""
+    columns, told = columns_of(results), can_tell(results)
+    points = [
+        {
+            "number": number,
+            "name": name,
+            "colour": colour_of(results, name),
+            "values": {c: [v["mean"], *(v["interval"] if told and "interval" in v else ())] for c, v in variant["metrics"].items()},
+        }
+        for number, (name, variant) in enumerate(results["variants"].items(), 1)
+    ]
+    gold = {c: entry["mean"] for c, entry in results["gold_standard"].items()}
+    return {"lower": {c: column["lower_better"] for c, column in columns.items()}, "points": points, "gold": gold}
 
 
 def _yaml(options: Mapping[str, Any]) -> str:

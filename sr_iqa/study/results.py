@@ -53,6 +53,7 @@ class Run(TypedDict):
     per_image: dict[str, dict[str, float]]
     """Column -> image -> value."""
     chosen: dict[str, int]
+    standings: dict[str, int]
     curve: list[CurvePoint]
 
 
@@ -62,6 +63,8 @@ class Variant(TypedDict):
     metrics: dict[str, MetricValues]
     chosen: dict[str, int]
     """GT name ("original", "01", ...) -> how often it supervised a crop; summed over seeds. Empty where it was not counted."""
+    standings: dict[str, int]
+    """The same by what annotators said of the GT (gtset.STANDINGS)."""
     steps: int
     seed: int
     """The (first) manual_seed."""
@@ -106,16 +109,28 @@ def merge_seeds(runs: Sequence[Variant]) -> Variant:
         merged[column] = {**values, "mean": float(np.mean(means)), "per_image": per_image}
         if len(runs) > 1:
             merged[column]["spread"] = float(np.std(means, ddof=1))
-    chosen = sum((Counter(run["chosen"]) for run in runs), Counter())
-    order = [gt for gt in first["chosen"] if gt in chosen] + sorted(set(chosen) - set(first["chosen"]))
-    return {**first, "metrics": merged, "chosen": {gt: chosen[gt] for gt in order}, "runs": [run_of(run) for run in runs]}
+    chosen, standings = (_summed([run[key] for run in runs]) for key in ("chosen", "standings"))
+    return {**first, "metrics": merged, "chosen": chosen, "standings": standings, "runs": [run_of(run) for run in runs]}
+
+
+def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Counts of all runs, in the first one's order."""
+    total = sum(map(Counter, counts), Counter())
+    return {name: total[name] for name in (*counts[0], *sorted(total.keys() - counts[0].keys())) if name in total}
 
 
 def run_of(variant: Variant) -> Run:
     """The single seed's run that a variant without `runs` stands for."""
     means = {column: values["mean"] for column, values in variant["metrics"].items()}
     per_image = {column: values["per_image"] for column, values in variant["metrics"].items()}
-    return {"seed": variant["seed"], "metrics": means, "per_image": per_image, "chosen": variant["chosen"], "curve": variant["curve"]}
+    return {
+        "seed": variant["seed"],
+        "metrics": means,
+        "per_image": per_image,
+        "chosen": variant["chosen"],
+        "standings": variant["standings"],
+        "curve": variant["curve"],
+    }
 
 
 def runs_of(variant: Variant) -> list[Run]:

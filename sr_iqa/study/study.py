@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from sr_iqa.training.logs import is_finished, read_metrics
 from sr_iqa.training.state import check_unchanged, plain
 from sr_iqa.training.trainer import train
 
-from .results import CurvePoint
+from .results import CurvePoint, MetricValues
 from .results import Variant as Row
 
 
@@ -62,6 +62,7 @@ class Study:
     metrics: Sequence[str] = ()
     expected_order: Sequence[str] = ()
     lora_against_full: tuple[str, str] | None = None
+    reference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def runs(self) -> Iterator[tuple[int, str]]:
@@ -144,9 +145,22 @@ class Study:
         archive(self.folder(name, seed))
 
     def evaluate(self, name: str, seed: int) -> Row:
-        """Evaluates a trained variant on the held-out sets: its entry for results.json. Done once for the same weights, data, metrics."""
-        options, folder, data = self.options(name, seed), self.folder(name, seed), self.held_out()
-        val = self.protocol
+        """A trained variant's entry for results.json, with its values on the held-out sets."""
+        options, folder = self.options(name, seed), self.folder(name, seed)
+        return {
+            "metrics": self._evaluated(name, seed, options.scale),
+            "chosen": chosen(folder),
+            "standings": standings(folder),
+            "steps": options.train.total_iter if options.train else 0,
+            "seed": seed,
+            "options": options.model_dump(mode="json", exclude_defaults=True),
+            "curve": curve(folder),
+            "starts_from": self.variants[name].starts_from,
+        }
+
+    def _evaluated(self, name: str, seed: int, scale: int) -> dict[str, MetricValues]:
+        """Column -> values on the held-out sets; computed once for the same weights, data and metrics."""
+        folder, data, val = self.folder(name, seed), self.held_out(), self.protocol
         made_from = {
             "weights": _hash(final_weights(folder.root)),
             "data": fingerprint(data),
@@ -157,26 +171,15 @@ class Study:
             "max_images": val.max_images,
             "version": __version__,
         }
-        record = self._record(name, seed, "evaluated")
-        outputs = self.outputs(name, seed)
+        record, outputs = self._record(name, seed, "evaluated"), self.outputs(name, seed)
         if record.is_file() and (known := json.loads(record.read_text()))["made_from"] == made_from and outputs.is_dir():
-            return known["row"]
+            return known["metrics"]
         net = load_trained(folder.root, best_device())
-        evaluation = evaluate(
-            net, data, self.judges, options.scale, val.crop_border, val.tile, outputs, val.max_images, against=val.against
-        )
-        row: Row = {
-            "metrics": evaluation.to_dict()["metrics"],
-            "chosen": chosen(folder),
-            "steps": options.train.total_iter if options.train else 0,
-            "seed": seed,
-            "options": options.model_dump(mode="json", exclude_defaults=True),
-            "curve": curve(folder),
-            "starts_from": self.variants[name].starts_from,
-        }
+        evaluation = evaluate(net, data, self.judges, scale, val.crop_border, val.tile, outputs, val.max_images, against=val.against)
+        metrics = evaluation.to_dict()["metrics"]
         with atomic_write(record) as path:
-            path.write_text(json.dumps({"made_from": made_from, "row": row}))
-        return row
+            path.write_text(json.dumps({"made_from": made_from, "metrics": metrics}))
+        return metrics
 
     def _record(self, name: str, seed: int, what: str) -> Path:
         return self.root / "records" / f"seed{seed}" / f"{name}.{what}.json"
@@ -210,6 +213,11 @@ def chosen(folder: RunFolder) -> dict[str, int]:
         for member, count in enumerate(line.get("chosen", ())):
             total[member_name(member)] += count
     return dict(total)
+
+
+def standings(folder: RunFolder) -> dict[str, int]:
+    """What annotators had said of the GTs that supervised the crops of the whole run -> how many."""
+    return dict(sum((Counter(line.get("standings", {})) for line in read_metrics(folder.metrics)), Counter()))
 
 
 def curve(folder: RunFolder) -> list[CurvePoint]:

@@ -14,6 +14,7 @@ from sr_iqa.config.yaml_text import read_document
 from .study import Study, Variant
 
 STARTS_FROM = "starts_from"
+STUDY_FILE = "sr_iqa study file"
 
 
 class StudyOptions(Section):
@@ -39,6 +40,8 @@ class StudyOptions(Section):
     """Variants in the order in which Q is expected to rise and psnr_original to fall; the report says where it does not."""
     lora_against_full: tuple[str, str] | None = None
     """A LoRA variant and the same with all weights tuned, compared at equal steps and at equal Q."""
+    reference: dict[str, dict[str, float]] = {}
+    """Published figures to show beside the study's own: row -> column -> value. They are neither ranked nor tested."""
     experiments_root: Path = Path("experiments")
     """Where the study's folder goes."""
 
@@ -87,4 +90,5 @@ def study_of(options: StudyOptions, folder: Path) -> Study:
         baseline=options.baseline or next(iter(variants)),
         expected_order=options.expected_order,
         lora_against_full=options.lora_against_full,
+        reference=options.reference,
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from sr_iqa.data.gtset import LABELS, STANDINGS
 from sr_iqa.training.state import flat
 
 from .results import MetricValues, Results, arrow, best_variants, columns_of, digits_of, format_value, runs_of, shares, tier
 from .significance import LEAST_PHOTOS, LEVEL, can_tell
 from .tuning import describe_tuning
 
+ALL_GTS = "all GTs"
 AGAINST = {
     "positives": "mean over positives",
     "all": "mean over all GTs",
@@ -43,22 +46,23 @@ class Row:
 
     name: str
     cells: list[Cell]
-    gold: bool = False
+    kind: Literal["gold", "variant", "published"] = "variant"
 
 
 def table_rows(results: Results) -> list[Row]:
-    """The Gold Standard, then every variant."""
+    """The Gold Standard, every variant, and the published rows."""
     columns = columns_of(results)
     digits = {c: digits_of([v["metrics"][c]["mean"] for v in results["variants"].values() if c in v["metrics"]]) for c in columns}
     best = {column: best_variants(results, column) for column in columns}
     rows = []
     if results["gold_standard"]:
         means = {c: results["gold_standard"][c]["mean"] if c in results["gold_standard"] else None for c in columns}
-        rows.append(
-            Row("Gold Standard", [Cell(format_value(m, digits[c]) if m is not None else "", "", False, m) for c, m in means.items()], True)
-        )
+        cells = [Cell("" if mean is None else format_value(mean, digits[c]), "", False, mean) for c, mean in means.items()]
+        rows.append(Row("Gold Standard", cells, "gold"))
     for name, variant in results["variants"].items():
         rows.append(Row(name, [_cell(variant["metrics"].get(c), digits[c], name in best[c], can_tell(results)) for c in columns]))
+    for name, values in results.get("reference", {}).items():
+        rows.append(Row(name, [Cell(format_value(m := values.get(c), digits[c]), "", False, m) for c in columns], "published"))
     return rows
 
 
@@ -162,6 +166,13 @@ def share_rows(results: Results) -> dict[str, dict[str, float]]:
     return {name: shares(variant["chosen"]) for name, variant in results["variants"].items() if variant["chosen"]}
 
 
+def standing_rows(results: Results) -> dict[str, dict[str, float]]:
+    """ "all GTs", then variant -> standing (gtset.STANDINGS) -> share of the crops; empty where the GTs have no labels."""
+    rows = {name: shares(variant["standings"]) for name, variant in results["variants"].items() if variant["standings"]}
+    labelled = any(standing in LABELS for row in rows.values() for standing in row)
+    return {ALL_GTS: shares(results["data"]["standings"]), **rows} if labelled else {}
+
+
 def member_names(results: Results) -> list[str]:
     """Every GT name that was ever chosen, the original first."""
     names = {gt for row in share_rows(results).values() for gt in row}
@@ -189,6 +200,11 @@ def headline(results: Results) -> str:
         names = member_names(results)
         rows = [[name, *(f"{100 * row.get(gt, 0):.0f} %" for gt in names)] for name, row in chosen.items()]
         lines += ["", "## Chosen GTs", "", "Share of training crops supervised by each GT.", "", *_table(["variant", *names], rows)]
+    if standings := standing_rows(results):
+        names = [name for name in STANDINGS if any(name in row for row in standings.values())]
+        rows = [[name, *(f"{100 * row.get(standing, 0):.0f} %" for standing in names)] for name, row in standings.items()]
+        lines += ["", "What the annotators had said of them; the first row is what a blind choice would take.", ""]
+        lines += _table(["variant", *names], rows)
     if results.get("checks"):
         lines += ["", "## Expectations", "", *(f"- {'holds' if c['holds'] else 'FAILS'}: {c['text']}" for c in results["checks"])]
     if results.get("reward_comparison"):
