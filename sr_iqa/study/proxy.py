@@ -22,8 +22,12 @@ class ProxyGap(TypedDict):
     """The metrics that its sampling or its rewards follow."""
     gains: dict[str, float]
     """Column -> gain over the baseline in spreads of the GTs."""
+    optimised_gain: float | None
+    """Mean gain on the optimised columns; None where there are none."""
+    other_gain: float | None
+    """Mean gain on the others."""
     gap: float | None
-    """Mean gain on the optimised columns minus mean gain on the others; None where one of the two is empty."""
+    """optimised_gain - other_gain; None where one of the two is."""
 
 
 def optimised_by(variant: Variant) -> list[str]:
@@ -55,5 +59,10 @@ def _gap(baseline: Variant, variant: Variant, columns: dict[str, Any], spreads: 
             difference = variant["metrics"][column]["mean"] - baseline["metrics"][column]["mean"]
             gains[column] = (-difference if entry["lower_better"] else difference) / spreads[column]
     optimised = optimised_by(variant)
-    on, off = ([gain for column, gain in gains.items() if (column in optimised) == wanted] for wanted in (True, False))
-    return {"optimised": optimised, "gains": gains, "gap": float(np.mean(on) - np.mean(off)) if on and off else None}
+    on, off = (_mean([gain for column, gain in gains.items() if (column in optimised) == wanted]) for wanted in (True, False))
+    gap = None if on is None or off is None else on - off
+    return {"optimised": optimised, "gains": gains, "optimised_gain": on, "other_gain": off, "gap": gap}
+
+
+def _mean(gains: list[float]) -> float | None:
+    return float(np.mean(gains)) if gains else None

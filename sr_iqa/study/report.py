@@ -19,6 +19,7 @@ from .results import Results, columns_of, tier
 from .significance import can_tell
 from .summary import (
     AGAINST,
+    PROXY_HEADS,
     PROXY_NOTE,
     column_notes,
     describe,
@@ -84,13 +85,14 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         script=parts["report.js"],
         q=q,
         summary=describe(results),
-        columns=[{**note, "optimised": name == q} for note, name in zip(column_notes(results), columns_of(results), strict=True)],
+        columns=column_notes(results),
         tiers=_tier_spans(results),
         rows=table_rows(results),
         statistics=results.get("statistics") if can_tell(results) else None,
         proxy=proxy_rows(results),
         proxy_columns=proxy_columns(results),
         proxy_note=PROXY_NOTE,
+        proxy_heads=PROXY_HEADS,
         figures={name: [Markup(drawing.inline()) for drawing in group] for name, group in vars(draw(results)).items()},  # noqa: S704 (ours)
         plane_data=Markup(_script_json(_plane_data(results))),  # noqa: S704 (escaped for a script)
         noise=noise_panels(results, images),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sr_iqa.data.gtset import LABELS, STANDINGS
 from sr_iqa.training.state import flat
 
+from .proxy import optimised_by
 from .results import MetricValues, Results, arrow, best_variants, columns_of, digits_of, format_value, runs_of, shares, tier
 from .significance import LEAST_PHOTOS, LEVEL, can_tell
 from .tuning import describe_tuning
@@ -38,6 +39,8 @@ class Cell:
     """Not the best, but not significantly worse."""
     difference: str = ""
     """From the baseline, with its p, where that is significant."""
+    optimised: bool = False
+    """The variant's own sampling or reward follows this metric."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ def table_rows(results: Results) -> list[Row]:
         cells = [Cell("" if mean is None else format_value(mean, digits[c]), "", False, mean) for c, mean in means.items()]
         rows.append(Row("Gold Standard", cells, "gold"))
     for name, variant in results["variants"].items():
-        rows.append(Row(name, [_cell(variant["metrics"].get(c), digits[c], name in best[c], can_tell(results)) for c in columns]))
+        followed = optimised_by(variant)
+        cells = [_cell(variant["metrics"].get(c), digits[c], name in best[c], can_tell(results)) for c in columns]
+        rows.append(Row(name, [replace(cell, optimised=c in followed) for cell, c in zip(cells, columns, strict=True)]))
     for name, values in results.get("reference", {}).items():
         rows.append(Row(name, [Cell(format_value(m := values.get(c), digits[c]), "", False, m) for c in columns], "published"))
     return rows
@@ -216,14 +221,19 @@ def _heads(results: Results) -> list[str]:
     return [f"{name} {arrow(column['lower_better'])}" for name, column in columns_of(results).items()]
 
 
-def proxy_rows(results: Results) -> list[tuple[str, str, list[str], str]]:
-    """(variant, optimised metrics, gains by column of the proxy gap, gap) in words and figures."""
+def proxy_rows(results: Results) -> list[tuple[str, str, list[str], list[str]]]:
+    """(variant, optimised metrics, gains by column, mean gains where optimised and where not, and their difference) as text."""
 
     def shown(gap: float | None) -> str:
         return "–" if gap is None else f"{gap:+.2f}"
 
     return [
-        (name, ", ".join(found["optimised"]) or "–", [shown(gain) for gain in found["gains"].values()], shown(found["gap"]))
+        (
+            name,
+            ", ".join(found["optimised"]) or "–",
+            [shown(gain) for gain in found["gains"].values()],
+            [shown(found[key]) for key in ("optimised_gain", "other_gain", "gap")],
+        )
         for name, found in results.get("proxy_gap", {}).items()
     ]
 
@@ -233,6 +243,7 @@ def proxy_columns(results: Results) -> list[str]:
     return list(next(iter(results.get("proxy_gap", {}).values()))["gains"]) if results.get("proxy_gap") else []
 
 
+PROXY_HEADS = ("optimised by this variant", "not optimised by it", "proxy gap")
 PROXY_NOTE = (
     "Gains over the baseline in standard deviations of the metric over all GTs, better is positive. The gap is the gain on what a variant "
     "optimised minus the mean gain on the other columns: a large one means that the metric was pleased more than the picture was improved."
@@ -243,8 +254,9 @@ def _proxy_gaps(results: Results) -> list[str]:
     rows = proxy_rows(results)
     if not rows:
         return []
-    head = ["variant", "optimises", *proxy_columns(results), "proxy gap"]
-    return ["", "## Proxy gap", "", PROXY_NOTE, "", *_table(head, [[name, optimised, *gains, gap] for name, optimised, gains, gap in rows])]
+    head = ["variant", "optimises", *proxy_columns(results), *PROXY_HEADS]
+    table = _table(head, [[name, optimised, *gains, *means] for name, optimised, gains, means in rows])
+    return ["", "## Proxy gap", "", PROXY_NOTE, "", *table]
 
 
 def _against_baseline(results: Results) -> list[str]:
