@@ -27,6 +27,7 @@ def test_gains_are_in_spreads_of_the_gts_and_signed_by_direction():
     assert set(results["proxy_gap"]) == {"amo", "uniform"}
     found = results["proxy_gap"]["amo"]
     assert found["gains"] == {"nano": pytest.approx(10 / 8.165, rel=1e-3), "niqe": pytest.approx(1 / 1.41421, rel=1e-4)}
+    assert (found["optimised_gain"], found["other_gain"]) == (found["gains"]["nano"], found["gains"]["niqe"])
     assert found["gap"] == pytest.approx(found["gains"]["nano"] - found["gains"]["niqe"])
     assert results["proxy_gap"]["uniform"]["optimised"] == [] and results["proxy_gap"]["uniform"]["gap"] is None
 

@@ -110,6 +110,29 @@ def test_tiles_flip_by_keyboard(page):
     assert page.eval_on_selector("#viewer img", "e => e.src") == first
 
 
+def circles(page):
+    """Variant number -> centre, in the plane of chosen columns."""
+    script = "(svg) => [...svg.querySelectorAll('circle')].map((c, i) => [i + 1, c.cx.baseVal.value, c.cy.baseVal.value])"
+    return {number: (x, y) for number, x, y in page.eval_on_selector("#any-plane svg", script)}
+
+
+def test_the_plane_of_chosen_columns_puts_better_right_and_up(page):
+    page.select_option("#plane-x", "psnr_original")
+    page.select_option("#plane-y", "nano")
+    places = circles(page)
+    means = {number: entry["metrics"] for number, entry in enumerate(study()["variants"].values(), 1)}
+    assert len(places) == 4
+    for a in places:
+        for b in places:
+            for axis, column in ((0, "psnr_original"), (1, "nano")):
+                moved = (places[a][axis] - places[b][axis]) * (-1 if axis else 1)
+                assert np.sign(round(moved, 6)) == np.sign(means[a][column]["mean"] - means[b][column]["mean"])
+    assert "Gold Standard" in page.locator("#any-plane svg").text_content()
+    page.select_option("#plane-x", "niqe")  # lower is better
+    assert circles(page)[1][0] < circles(page)[3][0]
+    assert page.locator("#any-plane svg").get_attribute("aria-label").startswith("nano against niqe")
+
+
 @pytest.mark.parametrize("page", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True)
 @pytest.mark.skipif("AXE_JS" not in os.environ, reason="AXE_JS does not name axe-core")
 def test_axe_finds_nothing_serious(page):

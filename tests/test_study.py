@@ -213,6 +213,20 @@ def test_kill_9_in_the_middle_and_rerun(study_file):
         assert variant["metrics"]["nano"]["per_image"] == again["variants"][name]["metrics"]["nano"]["per_image"]
 
 
+def test_sigterm_stops_the_runs_in_processes_of_their_own_too(study_file, tmp_path):
+    long = {name: {**overrides, "train.total_iter": 100_000} for name, overrides in STUDY["variants"].items()}
+    changed(study_file, variants=long)
+    command = [sys.executable, "-m", "sr_iqa", "compare", "-opt", str(study_file), "--jobs", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as process:
+        folder = tmp_path / "experiments" / "tiny" / "runs" / "seed0" / "original"
+        while not (folder / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

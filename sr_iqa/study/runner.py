@@ -122,6 +122,7 @@ def _refuse_changed(study: Study, only: Sequence[str], redo: Sequence[str] = ())
 def _train_in_processes(study: Study, plan: Sequence[tuple[int, str]], jobs: int, launch: str, board: Board) -> None:
     """Keeps up to `jobs` runs going until all of the plan have been made or cannot be."""
     queue = _Queue(study, jobs, launch, list(plan))
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
         while queue.waiting or queue.running:
             queue.start_ready()
@@ -132,8 +133,14 @@ def _train_in_processes(study: Study, plan: Sequence[tuple[int, str]], jobs: int
                 board.ended(name, seed, study.evaluate(name, seed))
     finally:
         queue.stop()
+        signal.signal(signal.SIGTERM, before)
     if queue.failed:
         raise UserError("\n".join(f"{name} (seed {seed}) failed: {words}" for (seed, name), words in queue.failed.items()))
+
+
+def _leave(number: int, _: object) -> None:
+    """A request to end ends the study in order: its runs save and end too."""
+    raise SystemExit(128 + number)
 
 
 @dataclass
