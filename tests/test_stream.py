@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from sr_iqa.config.models import SamplingOptions, TrainDataOptions
 from sr_iqa.data.sets import load_sets
 from sr_iqa.data.sheet import sample_sheet
-from sr_iqa.data.store import pack
+from sr_iqa.data.packing import pack
 from sr_iqa.data.stream import ONLINE, PURPOSES, TrainStream, rng, train_loader
 from sr_iqa.errors import UserError
 from sr_iqa.sampling import build_strategy
@@ -57,7 +57,7 @@ def test_shapes_types_and_contents(stream):
     sample = stream[3]
     assert sample["lq"].shape == (3, 8, 8) and sample["lq"].dtype == torch.uint8
     assert sample["gts"].shape == (1, 3, 32, 32) and sample["gts"].dtype == torch.uint8
-    assert int(sample["n"]) == 3 and 0 <= int(sample["member"]) <= 2 and set(sample) == {"lq", "gts", "member", "n"}
+    assert int(sample["n"]) == 3 and 0 <= int(sample["member"]) <= 2 and set(sample) == {"lq", "gts", "standings", "member", "n"}
     plan = stream.plan(3)
     assert stream.set_index(3) == plan.index
     expected = stream.reader.image(plan.index, plan.member)[plan.y : plan.y + 32, plan.x : plan.x + 32]

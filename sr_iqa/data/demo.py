@@ -90,7 +90,7 @@ def make_demo_sets(
     Raises:
         UserError: too few textured photos, two of one name, or anything else at `out`.
     """
-    photos = _user_photos(images) if images else _shipped_photos()
+    photos = _user_photos(images) if images else shipped_photos()
     apart = _user_photos(heldout) if heldout else {}
     if shared := sorted(photos.keys() & apart.keys()):
         raise UserError(f"{heldout}: {shared[0]} is among the training photos too: rename it if it is another photo, else take it out")
@@ -171,7 +171,7 @@ def _write_labels(root: Path, patch_name: str, original: np.ndarray, enhanced: d
         path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _shipped_photos() -> dict[str, Path]:
+def shipped_photos() -> dict[str, Path]:
     """Name -> file of the shipped photos; other releases of the packages may ship fewer."""
     photos = {}
     for name, (package, file) in SHIPPED_PHOTOS.items():

@@ -1,14 +1,21 @@
-"""Sensor noise on 8-bit levels: Gaussian, and Poisson by exact table look-up (numpy's Poisson draws are the slowest part of all)."""
+"""Sensor noise on 8-bit levels by table look-up: numpy's own draws would be the slowest part of making a training sample.
+
+Poisson counts are exact. Gaussian values are the 65,536 means of as many equally likely slices of the distribution, which rounding to 8-bit
+levels cannot tell from all others. Measured on 316x316 pixels: 2.9 -> 0.9 ms (Gaussian), 18 -> 2.6 ms (Poisson).
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import cv2
 import numpy as np
+from scipy.special import ndtri, pdtr
 
-_UNIT = 1 << 31
-_GUIDE_BITS = 10
+_UNIT = 1 << 32
+_SLOT_BITS = 11
 _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)
 
 
@@ -29,48 +36,77 @@ def add_noise(image: np.ndarray, noise: Noise) -> np.ndarray:
     rng = np.random.Generator(np.random.SFC64(noise.seed))
     if noise.kind == "gaussian":
         shape = (*image.shape[:2], 1) if noise.gray else image.shape
-        grain = rng.standard_normal(shape, np.float32)
+        grain = gaussian_noise(shape, noise.amount, rng)
     else:
         grain = poisson_noise((image @ _LUMA)[..., None] if noise.gray else image, rng)
-    return np.clip(image + np.float32(noise.amount) * grain, 0, 255)
+        grain *= np.float32(noise.amount)
+    noisy = image + grain
+    return np.clip(noisy, 0, 255, out=noisy)
+
+
+def gaussian_noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Float32 normal deviates of standard deviation `sigma`."""
+    slices = _random_bits(rng, math.prod(shape), np.uint16)
+    return (np.float32(sigma) * _normal_table()).take(slices).reshape(shape)
+
+
+@lru_cache(maxsize=1)
+def _normal_table() -> np.ndarray:
+    """float32 (65536,): the standard normal distribution's mean within each of 65536 equally likely slices, scaled to variance 1."""
+    edges = ndtri(np.arange((1 << 16) + 1) / (1 << 16))
+    means = -np.diff(np.exp(-(edges**2) / 2))  # the density's fall across a slice, up to a factor
+    return (means / means.std()).astype(np.float32)
 
 
 def poisson_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Noise in levels of counting photons: the image is rounded to 8 bit and white is as many photons as the next power of two
+    """Float32 noise in levels of counting photons: the image is rounded to 8 bit and white is as many photons as the next power of two
     above its number of distinct levels (as scikit-image and BasicSR do)."""
-    levels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    distinct = np.count_nonzero(np.bincount(levels.ravel(), minlength=256))
+    levels = cv2.add(image, 0, dtype=cv2.CV_8U).reshape(image.shape)  # rounds and saturates
+    distinct = np.count_nonzero(cv2.calcHist([levels.reshape(-1, 1)], [0], None, [256], [0, 256]))
     photons = 1 << int(np.ceil(np.log2(distinct)))
-    counts = poisson_counts(levels, photons, rng)
-    return counts * np.float32(255 / photons) - levels
+    return poisson_counts(levels, photons, rng) * np.float32(255 / photons) - levels
 
 
 def poisson_counts(levels: np.ndarray, photons: int, rng: np.random.Generator) -> np.ndarray:
-    """int16 Poisson counts with means levels / 255 * photons, by inverting the distribution function at random 31-bit numbers.
+    """int16 Poisson counts with means levels / 255 * photons, by inverting the distribution function at random 32-bit numbers.
 
-    The number's top bits look up the smallest possible count; it is raised while the number is not below the cumulative probability.
+    A number's top bits name its slot. Nearly all slots lie within one count; in the others the cumulative probabilities decide.
     """
-    cumulative, guide = _poisson_tables(photons)
-    u = rng.integers(0, _UNIT, levels.size, np.uint32)
-    level = levels.ravel().astype(np.int32)
-    counts = guide.ravel()[(level << _GUIDE_BITS) + (u >> np.uint32(31 - _GUIDE_BITS))]
-    rows, width = cumulative.ravel(), cumulative.shape[1]
-    pending = np.flatnonzero(u >= rows[level * width + counts])
-    while pending.size:
-        counts[pending] += 1
-        pending = pending[u[pending] >= rows[level[pending] * width + counts[pending]]]
+    slots, cumulative, width = _poisson_tables(photons)
+    u = _random_bits(rng, levels.size, np.uint32)
+    place = levels.ravel().astype(np.intp) << _SLOT_BITS
+    place |= u >> np.uint32(32 - _SLOT_BITS)
+    counts = slots.take(place)
+    several = np.flatnonzero(counts < 0)
+    level = place[several] >> _SLOT_BITS
+    number = (level << 32) + u[several]
+    entry = level * width + ~counts[several]
+    entry += number >= cumulative[entry]  # mostly it is the slot's first count or its second; the rest is searched
+    beyond = np.flatnonzero(number >= cumulative[entry])
+    entry[beyond] = np.searchsorted(cumulative, number[beyond], side="right")
+    counts[several] = entry - level * width
     return counts.reshape(levels.shape)
 
 
-@lru_cache(maxsize=9)
-def _poisson_tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
-    """(cumulative probability of each count in units of 2^-31, smallest count of each slice of the unit interval), a row per level."""
-    from scipy.stats import poisson
+def _random_bits(rng: np.random.Generator, size: int, kind: type[np.unsignedinteger]) -> np.ndarray:
+    """`size` numbers, uniform over all values of the unsigned type; faster than rng.integers."""
+    per_word = 8 // np.dtype(kind).itemsize
+    return rng.bit_generator.random_raw(-(-size // per_word)).view(kind)[:size]
 
+
+@lru_cache(maxsize=9)
+def _poisson_tables(photons: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Slots, cumulative probabilities and the number of counts, beyond which less than 1e-12 of white's probability is left.
+
+    Slots int16 (256 << SLOT_BITS,): a slot's count, or ~(its smallest count) where it holds several.
+    Cumulative int64 (256 * counts,): in units of 2^-32, each level's a whole unit above the level's below, so that one search serves all.
+    """
     means = np.arange(256) / 255 * photons
-    counts = np.arange(int(poisson.ppf(1 - 1e-12, photons)) + 2)
-    cumulative = np.rint(poisson.cdf(counts, means[:, None]) * _UNIT).astype(np.uint32)
+    width = int(np.searchsorted(pdtr(np.arange(20 * photons + 50), photons), 1 - 1e-12)) + 2
+    cumulative = np.rint(pdtr(np.arange(width), means[:, None]) * _UNIT).astype(np.int64)
     cumulative[:, -1] = _UNIT  # every number finds a count
-    edges = np.arange(1 << _GUIDE_BITS, dtype=np.uint32) << np.uint32(31 - _GUIDE_BITS)
-    guide = np.stack([np.searchsorted(row, edges, side="right") for row in cumulative]).astype(np.int16)
-    return cumulative, guide
+    edges = np.arange((1 << _SLOT_BITS) + 1) << (32 - _SLOT_BITS)
+    first = np.stack([np.searchsorted(row, edges[:-1], side="right") for row in cumulative])
+    last = np.stack([np.searchsorted(row, edges[1:] - 1, side="right") for row in cumulative])
+    slots = np.where(first == last, first, ~first).astype(np.int16)
+    return slots.ravel(), (cumulative + (np.arange(256)[:, None] << 32)).ravel(), width
