@@ -79,6 +79,10 @@ class SamplingOptions(Section):
     """The no-reference metric Q behind the scores; required by sma, smp and amo."""
     temperature: PositiveFloat | None = None
     """Softmax temperature of sma and smp, in the metric's own units; required by both."""
+    grid: PositiveInt = 1
+    """Crop corners are multiples of this many GT pixels. Above 1, amo remembers the winner of every crop and scores no crop twice."""
+    choices: Path | None = None
+    """Folder of what amo remembers, shared by all runs; by default beside dataroot_gt."""
 
 
 class DataOptions(Section):

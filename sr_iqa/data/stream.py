@@ -6,6 +6,7 @@ purpose (the GT choice, say) share all others. Each epoch is a permutation of th
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ from ..config.models import TrainDataOptions
 from ..errors import UserError
 from ..sampling import Strategy, choose
 from . import degradations
+from .choices import UNKNOWN, Choices
 from .degradations import Degradation
 from .gtset import LQ, GTSet, Member
 from .store import Reader
@@ -34,6 +36,11 @@ PURPOSES = {"set": 0, "crop": 1, "flip": 2, "degradation": 3, "gt": 4, "negative
 """One counter each. The numbers are part of every run's identity: never change them."""
 ONLINE = -1
 """The member of a sample whose GT is chosen in the training step."""
+
+
+def crop_step(data: TrainDataOptions, scale: int) -> int:
+    """Distance of possible crop corners in GT pixels: whole LQ pixels, and multiples of sampling.grid."""
+    return math.lcm(scale, data.sampling.grid)
 
 
 def rng(seed: int, purpose: str, n: int) -> np.random.Generator:
@@ -70,7 +77,8 @@ class Plan:
 class TrainStream(Dataset[dict[str, Tensor]]):
     """Sample n >= 0 -> {lq (3, h, w), gts (M, 3, H, W), standings (M,), member, n}.
 
-    Images are uint8 RGB; M = 1, or K + 1 for online strategies; `standings` are the GTs' places in gtset.STANDINGS.
+    Images are uint8 RGB; M = 1, or K + 1 where an online strategy has yet to choose; `standings` are the GTs' places in gtset.STANDINGS.
+    With `choices`, which remember online choices, also place, the crop's in it, and flips (3,), hflip, vflip and transpose.
 
     With `needs_negative` also original, negative (3, H, W), agreement, the share of annotators behind the negative label (0 where the set
     has no negative; the negative is then the original), and agreements (K + 1,), the same share for every GT's own label (the original: 1).
@@ -87,13 +95,15 @@ class TrainStream(Dataset[dict[str, Tensor]]):
         strategy: Strategy,
         scores: np.ndarray | None = None,
         needs_negative: bool = False,
+        choices: Choices | None = None,
     ) -> None:
         if data.gt_size % scale:
             raise UserError(f"datasets.train.gt_size: {data.gt_size} is no multiple of the scale {scale}")
         self.reader, self.scale, self.seed, self.strategy = reader, scale, seed, strategy
         self.gt_size, self.use_hflip, self.use_rot = data.gt_size, data.use_hflip, data.use_rot
         self.degradation = data.degradation or DegradationOptions()
-        self.needs_negative = needs_negative
+        self.needs_negative, self.choices = needs_negative, choices
+        self.step = crop_step(data, scale)
         self.indices = [i for i, s in enumerate(reader.sets) if s.positive.any() or not strategy.needs_labels]
         self.dropped = len(reader.sets) - len(self.indices)
         """Sets left out because the strategy draws among positives and they have none."""
@@ -148,8 +158,7 @@ class TrainStream(Dataset[dict[str, Tensor]]):
         gt_set = self.reader.sets[index]
         corners = rng(self.seed, "crop", n).random(2)
         y, x = (
-            int(u * ((side - self.gt_size) // self.scale + 1)) * self.scale
-            for u, side in zip(corners, self.reader.size(index), strict=True)
+            int(u * ((side - self.gt_size) // self.step + 1)) * self.step for u, side in zip(corners, self.reader.size(index), strict=True)
         )
         hflip, vflip, transpose = rng(self.seed, "flip", n).random(3) < 0.5
         synthesised = gt_set.lq is None
@@ -162,9 +171,18 @@ class TrainStream(Dataset[dict[str, Tensor]]):
             vflip=bool(vflip) and self.use_rot,
             transpose=bool(transpose) and self.use_rot,
             degradation=degradations.draw(self.degradation, rng(self.seed, "degradation", n)) if synthesised else None,
-            member=ONLINE if self._shares is None else choose(self._shares[usable], rng(self.seed, "gt", n).random()),
+            member=self._remembered(index, y, x) if self._shares is None else self._drawn(usable, n),
             negative=self._negative(gt_set, n) if self.needs_negative else None,
         )
+
+    def _drawn(self, usable: int, n: int) -> int:
+        assert self._shares is not None
+        return choose(self._shares[usable], rng(self.seed, "gt", n).random())
+
+    def _remembered(self, index: int, y: int, x: int) -> int:
+        """What an online strategy chose for this crop before, or ONLINE."""
+        member = UNKNOWN if self.choices is None else self.choices.member(self.choices.place(index, y, x))
+        return ONLINE if member == UNKNOWN else member
 
     def _negative(self, gt_set: GTSet, n: int) -> int | None:
         members = np.flatnonzero(gt_set.negative)
@@ -183,6 +201,9 @@ class TrainStream(Dataset[dict[str, Tensor]]):
             "member": torch.tensor(plan.member),
             "n": torch.tensor(n),
         }
+        if self.choices is not None:
+            sample["place"] = torch.tensor(self.choices.place(plan.index, plan.y, plan.x))
+            sample["flips"] = torch.tensor([plan.hflip, plan.vflip, plan.transpose])
         if self.needs_negative:
             sample["original"], sample["negative"] = crops[0], crops[negative]
             sample["agreement"] = torch.tensor(gt_set.agreement(negative) if negative else 0.0, dtype=torch.float32)
@@ -306,8 +327,19 @@ class _Guarded(Dataset[Any]):
 
 
 def _collate(samples: list[Any]) -> Any:
+    """The batch, and `open`, the samples (B',) for which an online strategy has yet to choose; the others' GTs are padded to their number."""
     errors = [sample for sample in samples if isinstance(sample, UserError)]
-    return errors[0] if errors else default_collate(samples)
+    if errors:
+        return errors[0]
+    most = max(len(sample["gts"]) for sample in samples)
+    for sample in samples:
+        for name in ("gts", "standings"):
+            short = most - len(sample[name])
+            if short:
+                sample[name] = torch.cat([sample[name], sample[name][:1].expand(short, *sample[name].shape[1:])])
+    batch = default_collate(samples)
+    batch["open"] = torch.nonzero(batch["member"] == ONLINE)[:, 0]
+    return batch
 
 
 def _init_worker(_: int) -> None:

@@ -18,11 +18,12 @@ from ..config.models import Component, Options, TrainDataOptions, TrainOptions
 from ..data.sets import load_sets
 from ..data.stream import TrainStream
 from ..errors import UsageError
+from ..iqa.crop_scores import choices_of
 from ..iqa.metrics import Metric, create_metric
 from ..iqa.reward import Rewards, build_rewards, check_gradient
 from ..iqa.scores import read_scores
 from ..losses import GANLoss, build_loss
-from ..sampling import build_strategy
+from ..sampling import build_strategy, is_online
 from .optimizers import resolve_optimizer
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def build(options: Options, accelerator: Accelerator) -> Run:
     objective = build_objective(train, device)
     if objective.rewards is not None:
         check_gradient(objective.rewards, data.gt_size)
-    stream = build_stream(options)  # last: folders are decoded here, which may take minutes
+    judge = create_metric(data.sampling.metric, device) if is_online(data.sampling) and data.sampling.metric else None
+    stream = build_stream(options, judge)  # last: folders are decoded here, which may take minutes
     return Run(
         options,
         train,
@@ -117,12 +119,12 @@ def build(options: Options, accelerator: Accelerator) -> Run:
         generator,
         discriminator,
         AveragedModel(generator.parameters, multi_avg_fn=get_ema_multi_avg_fn(train.ema_decay)) if train.ema_decay else None,
-        create_metric(data.sampling.metric, device) if stream.strategy.online and data.sampling.metric else None,
+        judge,
     )
 
 
-def build_stream(options: Options) -> TrainStream:
-    """The stream of training samples.
+def build_stream(options: Options, judge: Metric | None = None) -> TrainStream:
+    """The stream of training samples; with the `judge` of an online strategy on a grid of crops it remembers and is told the choices.
 
     Raises:
         UserError: options or data that cannot be used.
@@ -134,7 +136,11 @@ def build_stream(options: Options) -> TrainStream:
     reader, sets = load_sets(data, options.scale)
     scores = read_scores(data.scores, sets, data.sampling.metric) if strategy.needs_scores else None
     negative = train is not None and train.neg_opt is not None
-    stream = TrainStream(reader, data, options.scale, options.manual_seed, strategy, scores, needs_negative=negative)
+    remembers = judge is not None and strategy.online and data.sampling.grid > 1
+    choices = choices_of(data, options.scale, reader, judge) if judge is not None and remembers else None
+    stream = TrainStream(reader, data, options.scale, options.manual_seed, strategy, scores, negative, choices)
+    if choices is not None:
+        logger.info("%.0f%% of the choices of %d crops are remembered: %s", 100 * choices.known, len(choices), choices.path)
     if stream.dropped:
         logger.info("%d of %d sets have no positive GT and are left out", stream.dropped, len(sets))
     return stream

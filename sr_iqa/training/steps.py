@@ -21,8 +21,9 @@ from .meter import Meter
 from .schedules import generator_learns, learning_rate, reward_weight
 
 Batch = dict[str, Tensor]
-"""lq uint8 (B, 3, h, w); gts uint8 (B, M, 3, H, W) and their standings (B, M); member (B,), -1 where the step chooses; with negatives also
-original, negative uint8 (B, 3, H, W), agreement (B,) and agreements (B, K + 1)."""
+"""lq uint8 (B, 3, h, w); gts uint8 (B, M, 3, H, W) and their standings (B, M); member (B,), -1 where the step chooses, and open (B',):
+which samples these are; with remembered choices place (B,) and flips (B, 3); with negatives original, negative uint8 (B, 3, H, W), agreement (B,)
+and agreements (B, K + 1)."""
 
 
 def train_step(run: Run, batches: Sequence[Batch], meter: Meter) -> None:
@@ -58,15 +59,21 @@ def micro_step(run: Run, batch: Batch, meter: Meter) -> None:
 
 def choose_gt(run: Run, batch: Batch, meter: Meter) -> tuple[Tensor, Tensor]:
     """The GT (B, 3, H, W) of each sample and its place in the set (B,): the stream's choice, or the strategy's by Q of the crops."""
-    gts, member = unit(batch["gts"]), batch["member"]
-    strategy = run.stream.strategy
-    place = torch.zeros_like(member)  # the stream sends what it has chosen alone
-    if run.judge is not None and isinstance(strategy, OnlineStrategy):
+    gts, member, open_ = unit(batch["gts"]), batch["member"], batch["open"]
+    place = torch.zeros_like(member)  # what is chosen already comes first, or alone
+    if run.judge is not None and isinstance(run.stream.strategy, OnlineStrategy) and len(open_):
+        candidates = gts[open_]
+        if run.stream.choices is not None:  # what is remembered holds for every flip
+            candidates = unflipped(candidates, batch["flips"][open_])
         with torch.no_grad():
-            scores = run.judge.signed(gts.flatten(0, 1)).unflatten(0, gts.shape[:2])
-        meter.add("q_crops", scores.mean())
+            scores = run.judge.signed(candidates.flatten(0, 1)).unflatten(0, candidates.shape[:2])
         meter.judge(scores.sum(), run.step)  # a NaN would never be chosen, and never be seen
-        place = member = strategy.choose_online(scores)
+        chosen = run.stream.strategy.choose_online(scores)
+        place, member = (values.index_copy(0, open_, chosen) for values in (place, member))
+        if run.stream.choices is None:
+            meter.add("q_crops", scores.mean())
+        else:
+            run.stream.choices.note(batch["place"][open_], chosen)
     samples = torch.arange(len(gts), device=gts.device)
     meter.add_chosen(member, batch["standings"][samples, place])
     return gts[samples, place], member
@@ -139,6 +146,14 @@ def update(run: Run, learner: Learner, label: str, meter: Meter) -> None:
         with _only_if(meter.healthy, learner.parameters):
             learner.optimizer.step()
     learner.optimizer.zero_grad()
+
+
+def unflipped(images: Tensor, flips: Tensor) -> Tensor:
+    """(B, M, 3, H, W) squares as they were before hflip, vflip and transpose, each where `flips` (B, 3) says so."""
+    hflip, vflip, transpose = (flag[:, None, None, None, None] for flag in flips.unbind(1))
+    images = torch.where(transpose, images.transpose(-1, -2), images)
+    images = torch.where(vflip, images.flip(-2), images)
+    return torch.where(hflip, images.flip(-1), images)
 
 
 def unit(pixels: Tensor) -> Tensor:

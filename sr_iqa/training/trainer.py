@@ -97,6 +97,7 @@ def loop(run: Run, meter: Meter, folder: RunFolder, logs: Logs, stop: Stop) -> N
             watch.steps += 1
             logs.advance(run.step)
             if is_due(run.step, logger.print_freq, total):
+                flush_choices(run)
                 logs.losses(run.step, meter.read(), _rate(run), watch.read())
             stop.check(run.step)
             with watch.spending("other"):
@@ -113,10 +114,17 @@ def loop(run: Run, meter: Meter, folder: RunFolder, logs: Logs, stop: Stop) -> N
 def save(run: Run, meter: Meter, folder: RunFolder) -> None:
     """Network weights, then the training state that makes them part of the run. Nothing is written after a non-finite value."""
     readings = meter.state()
+    flush_choices(run)
     if is_main():
         save_networks(run, folder)
         states.save_state(folder.states, capture(run, readings), run.options.logger.keep_checkpoints)
     wait_for_everyone()
+
+
+def flush_choices(run: Run) -> None:
+    """Lets all processes and later runs know what the online strategy has chosen."""
+    if run.stream.choices is not None:
+        run.stream.choices.flush()
 
 
 class HeldOut(NamedTuple):
