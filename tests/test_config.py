@@ -124,7 +124,7 @@ def test_key_that_belongs_elsewhere(tmp_path):
 
 def test_unknown_key_without_a_near_name_lists_the_known_ones(tmp_path):
     (line,) = problems(tmp_path, changed("gt_size: 128", "gt_size: 128\n    sampling: {zzz: 3}"))
-    assert line == "run.yml:8: datasets.train.sampling.zzz: unknown key; known here: metric, strategy, temperature"
+    assert line == "run.yml:8: datasets.train.sampling.zzz: unknown key; known here: choices, grid, metric, strategy, temperature"
 
 
 @pytest.mark.parametrize(

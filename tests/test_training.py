@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from sr_iqa.archs import build_network
 from sr_iqa.checkpoints import save_weights
+from sr_iqa.data.stream import collate
 from sr_iqa.errors import UserError
 from sr_iqa.training import trainer
 from sr_iqa.training.build import ExactConv2d, build, keep_last_convolution_exact
@@ -53,7 +54,7 @@ def built(root, name, *changes):
 
 
 def one_batch(made):
-    return torch.utils.data.default_collate([made.stream[n] for n in range(2)])
+    return collate([made.stream[n] for n in range(2)])
 
 
 def moved(one, two):

@@ -283,7 +283,7 @@ def train_loader(
         _Guarded(stream),
         batch_sampler=_Blocks(batch_size, accum, rank, world, start_n),
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         worker_init_fn=_init_worker,
         prefetch_factor=prefetch if workers else None,
         pin_memory=torch.cuda.is_available(),
@@ -326,7 +326,7 @@ class _Guarded(Dataset[Any]):
             return UserError(str(error))
 
 
-def _collate(samples: list[Any]) -> Any:
+def collate(samples: list[Any]) -> Any:
     """The batch, and `open`, the samples (B',) for which an online strategy has yet to choose; the others' GTs are padded to their number."""
     errors = [sample for sample in samples if isinstance(sample, UserError)]
     if errors:
