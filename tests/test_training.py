@@ -16,6 +16,7 @@ from sr_iqa.training import trainer
 from sr_iqa.training.build import ExactConv2d, build, keep_last_convolution_exact
 from sr_iqa.training.checkpoint import averaged, load_trained
 from sr_iqa.training.folder import final_weights, run_folder
+from sr_iqa.training.logs import SPEED
 from sr_iqa.training.meter import Meter, NonFiniteError
 from sr_iqa.training.rehearsal import check_adapter_gradients
 from sr_iqa.training.steps import _only_if, choose_gt, train_step
@@ -67,7 +68,8 @@ def test_a_plain_run_learns_and_leaves_its_folder(root):
     logged = [line for line in lines(folder) if "val" not in line]
     assert [line["step"] for line in logged] == [10, 20, 30]
     assert logged[-1]["l_pix"] < 0.8 * logged[0]["l_pix"]
-    assert {"lr", "grad_norm_g", "it_s", "data_share", "chosen"} < logged[0].keys()
+    assert {"lr", "grad_norm_g", *SPEED, "chosen"} < logged[0].keys()
+    assert logged[0]["img_s"] == pytest.approx(2 * logged[0]["it_s"]) and 0.05 < logged[0]["peak_gib"] < 100
     assert logged[0]["chosen"] == [20, 0, 0, 0] and 0 <= logged[0]["data_share"] <= 1
     checked = {line["step"]: line["val"] for line in lines(folder) if "val" in line}
     assert list(checked) == [0, *range(3, 31, 3)]
@@ -262,6 +264,14 @@ class WrongSize(torch.nn.Conv2d):
 def test_a_network_of_another_scale_is_named(root):
     with pytest.raises(UserError, match=r"network_g: tests.test_training.WrongSize makes \(1, 3, 16, 16\)"):
         run(root, "wrong_size", {"network_g": {"type": "tests.test_training.WrongSize"}})
+
+
+def test_a_run_that_waits_for_samples_is_told_once_what_to_do(root, monkeypatch):
+    monkeypatch.setattr("sr_iqa.training.trainer.WAITING", -1.0)
+    text = (run(root, "waits") / "train.log").read_text()
+    assert text.count("waiting for samples: raise datasets.train.num_worker_per_gpu (now 0;") == 1 and "sr-iqa data pack" in text
+    monkeypatch.setattr("sr_iqa.training.trainer.WAITING", 1.0)
+    assert "waiting for samples" not in (run(root, "flows") / "train.log").read_text()
 
 
 def test_chosen_gts_are_counted(root):

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sr_iqa.config.models import Options
+from sr_iqa.training.logs import SPEED
 from sr_iqa.training.trainer import train
 from tests.helpers import make_sets
 
@@ -85,7 +86,7 @@ def lines(folder):
 
 def losses(folder):
     """step -> the values of a log line that do not depend on the clock."""
-    return {line["step"]: {k: v for k, v in line.items() if k not in ("it_s", "data_share")} for line in lines(folder) if "val" not in line}
+    return {line["step"]: {k: v for k, v in line.items() if k not in SPEED} for line in lines(folder) if "val" not in line}
 
 
 def differences(one, two, where=""):

@@ -80,6 +80,8 @@ class Run:
     step: int = 0
     n: int = 0
     """The next sample number of the stream."""
+    waits: int = 0
+    """Log lines in which much of the time went into waiting for samples."""
 
     @property
     def global_batch(self) -> int:

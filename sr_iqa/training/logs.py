@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SHOWN_LOSSES = 5
+SPEED = ("it_s", "img_s", "data_share", "peak_gib")
+"""What depends on the machine in a log line."""
+WAITING = 0.1
+"""Share of the time spent waiting for samples from which a run is told what to do about it."""
 
 
 class Stopwatch:
@@ -49,12 +55,20 @@ class Stopwatch:
         finally:
             self._spent[on] += time.perf_counter() - begun
 
-    def read(self) -> dict[str, float]:
-        """it_s: optimizer steps per second; data_share: share of the training time spent waiting for samples. Starts anew."""
+    def read(self, samples: int) -> dict[str, float]:
+        """it_s: optimizer steps per second; img_s: samples per second, at `samples` a step; data_share: share of the training time spent
+        waiting for samples; peak_gib: most memory ever taken, on the GPU or, without one, by this process. Starts anew."""
         training = max(time.perf_counter() - self._begun - self._spent["other"], 1e-9)
-        speed = {"it_s": self.steps / training, "data_share": min(1.0, self._spent["data"] / training)}
+        it_s, data_share = self.steps / training, min(1.0, self._spent["data"] / training)
         self.restart()
-        return speed
+        return {"it_s": it_s, "img_s": samples * it_s, "data_share": data_share, "peak_gib": peak_memory_gib()}
+
+
+def peak_memory_gib() -> float:
+    """Most memory ever taken: by tensors on the GPU, or by this process where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
 class Logs:
@@ -104,12 +118,12 @@ class Logs:
         self._progress.update(self._task, completed=step)
 
     def losses(self, step: int, reading: Reading, rate: float, speed: dict[str, float]) -> None:
-        """One line of metrics.jsonl: step, lr, every loss and reward, it_s, data_share, chosen, standings."""
+        """One line of metrics.jsonl: step, lr, every loss and reward, speed (as SPEED), chosen, standings."""
         values = {"lr": rate, **reading.means, **speed}
         self._append({"step": step, **values, "chosen": reading.chosen, "standings": reading.standings})
         self._accelerator.log(values, step=step)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in list(reading.means.items())[:SHOWN_LOSSES])
-        news = f"{speed['it_s']:.2f} it/s  data {speed['data_share']:.0%}  {shown}"
+        news = f"{speed['it_s']:.2f} it/s  {speed['img_s']:.1f} img/s  data {speed['data_share']:.0%}  {speed['peak_gib']:.1f} GiB  {shown}"
         self._progress.update(self._task, news=news)
         if not self._console.is_terminal:
             left = timedelta(seconds=round((self._total - step) / max(speed["it_s"], 1e-9)))

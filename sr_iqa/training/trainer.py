@@ -12,7 +12,7 @@ import torch
 
 from ..config.models import DataOptions, Options
 from ..data.sets import load_sets
-from ..data.store import Reader
+from ..data.store import Reader, is_store
 from ..data.stream import train_loader
 from ..distributed import check_launch, gather_objects, is_main, rank, wait_for_everyone, world_size
 from ..errors import UsageError
@@ -23,7 +23,7 @@ from . import state as states
 from .build import Run, build
 from .checkpoint import averaged, capture, restore, save_networks
 from .folder import RunFolder, archive, only_run_in, prepare, run_folder
-from .logs import Logs, Stopwatch, is_finished, messages_to
+from .logs import WAITING, Logs, Stopwatch, is_finished, messages_to
 from .meter import Meter
 from .rehearsal import rehearse
 from .samples import sample_sheet
@@ -98,7 +98,8 @@ def loop(run: Run, meter: Meter, folder: RunFolder, logs: Logs, stop: Stop) -> N
             logs.advance(run.step)
             if is_due(run.step, logger.print_freq, total):
                 flush_choices(run)
-                logs.losses(run.step, meter.read(), _rate(run), watch.read())
+                logs.losses(run.step, meter.read(), _rate(run), speed := watch.read(run.global_batch))
+                hint(run, logs, speed["data_share"])
             stop.check(run.step)
             with watch.spending("other"):
                 if is_due(run.step, logger.save_checkpoint_freq, total):
@@ -119,6 +120,18 @@ def save(run: Run, meter: Meter, folder: RunFolder) -> None:
         save_networks(run, folder)
         states.save_state(folder.states, capture(run, readings), run.options.logger.keep_checkpoints)
     wait_for_everyone()
+
+
+def hint(run: Run, logs: Logs, data_share: float) -> None:
+    """Says once what to do where the run waits for samples; the first reading, in which workers start, does not count."""
+    run.waits += data_share > WAITING and run.step > run.options.logger.print_freq
+    if data_share > WAITING and run.waits == 1:
+        data = run.data
+        packed = "" if is_store(data.dataroot_gt) or data.type == "single_gt" else ", or pack the data once (sr-iqa data pack)"
+        logs.event(
+            f"{data_share:.0%} of the time goes into waiting for samples: raise datasets.train.num_worker_per_gpu"
+            f" (now {data.num_worker_per_gpu}; {os.cpu_count()} CPU cores){packed}"
+        )
 
 
 def flush_choices(run: Run) -> None:
