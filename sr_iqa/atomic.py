@@ -37,19 +37,24 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
     An existing folder of that name is moved aside first: a kill between the two renames leaves it whole, under a temporary name.
     """
-    path = Path(path)
-    temporary, old = _beside(path), _beside(path)
+    temporary = _beside(Path(path))
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for entry in sorted(temporary.rglob("*"), reverse=True):
-            _sync(entry)
-        _sync(temporary)
-        if path.exists():
-            os.rename(path, old)
-        os.rename(temporary, path)
+        replace_folder(temporary, Path(path))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(temporary: Path, path: Path) -> None:
+    """Syncs a finished folder and gives it the name `path` in the same parent; what atomic_folder does when its block ends."""
+    old = _beside(path)
+    for entry in sorted(temporary.rglob("*"), reverse=True):
+        _sync(entry)
+    _sync(temporary)
+    if path.exists():
+        os.rename(path, old)
+    os.rename(temporary, path)
     _sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 

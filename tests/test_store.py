@@ -1,14 +1,20 @@
+import json
 import multiprocessing
 import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from hashlib import blake2b
 
 import lmdb
 import numpy as np
 import pytest
 
 from sr_iqa.config.models import DataOptions
-from sr_iqa.data.sets import find_sets, load_sets, verify
-from sr_iqa.data.store import StoreReader, open_reader, pack
+from sr_iqa.data.codecs import CODECS
+from sr_iqa.data.packing import pack
+from sr_iqa.data.sets import find_sets, fingerprint, load_sets, verify
+from sr_iqa.data.store import StoreReader, forget, open_reader
 from sr_iqa.errors import UserError
 
 from .helpers import make_sets, picture, save
@@ -18,15 +24,15 @@ def options(root, **more):
     return DataOptions(type="multi_gt", dataroot_gt=root / "images", dataroot_labels=root / "labels", **more)
 
 
-@pytest.fixture
-def packed(tmp_path):
-    """(folder options, store options) of the same four sets, with LQs."""
+@pytest.fixture(params=CODECS)
+def packed(tmp_path, request):
+    """(folder options, store options) of the same four sets, with LQs, by every codec."""
     root = make_sets(tmp_path, n=4, k=2)
     for gt_set in find_sets(options(root)):
         save(root / "lq" / f"{gt_set.name}.png", picture(16))
     folder = options(root, dataroot_lq=root / "lq")
     store = DataOptions(type="multi_gt", dataroot_gt=tmp_path / "x.lmdb")
-    assert pack(folder, store.dataroot_gt) == 4
+    assert pack(folder, store.dataroot_gt, codec=request.param) == 4
     return folder, store
 
 
@@ -92,7 +98,7 @@ def read_sum(reader):
     return os.getpid(), int(reader.crop(1, 2, 0, 0, 64, 64).sum())
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("packed, method", [("raw", "fork"), ("deflate", "fork"), ("raw", "spawn")], indirect=["packed"])
 def test_store_is_read_in_other_processes(packed, method):
     reader = StoreReader(packed[1].dataroot_gt)
     here = read_sum(reader)  # the parent's handle is open before the fork
@@ -122,13 +128,120 @@ def test_damaged_stores_are_refused(packed, tmp_path):
     (empty / "data.mdb").write_bytes(b"junk" * 5000)
     with pytest.raises(UserError, match="not a readable store"):
         StoreReader(empty)
-    changed = tmp_path / "changed.lmdb"
-    changed.mkdir()
-    pixels = open_reader(packed[1]).image(2, 1)[20].tobytes()
-    assert data.count(pixels) == 1
-    (changed / "data.mdb").write_bytes(data.replace(pixels, bytes(len(pixels))))
-    problems = verify(DataOptions(type="multi_gt", dataroot_gt=changed))
+
+
+def other_bytes(store, key, changed):
+    """Puts other bytes under a key of a store."""
+    forget(store)
+    with closing(lmdb.open(str(store), map_size=1 << 30, lock=False)) as environment, environment.begin(write=True) as transaction:
+        transaction.put(key, changed(transaction.get(key)))
+
+
+def flipped(stored):
+    return stored[:-20] + bytes([stored[-20] ^ 1]) + stored[-19:]
+
+
+def test_a_flipped_byte_is_found(packed):
+    store = packed[1].dataroot_gt
+    other_bytes(store, b"2/1", flipped)
+    problems = verify(packed[1])
     assert len(problems) == 1 and "image 1 of set 0002" in str(problems[0])
+
+
+@pytest.mark.parametrize("codec, changed", [("deflate", flipped), ("deflate", lambda _: b""), ("raw", lambda stored: stored[:-1])])
+def test_damage_that_can_be_seen_is_named_when_a_crop_is_read(tmp_path, codec, changed):
+    store = tmp_path / "x.lmdb"
+    pack(options(make_sets(tmp_path, n=3, k=1)), store, codec=codec)
+    other_bytes(store, b"2/1", changed)
+    reader = StoreReader(store)
+    assert reader.crop(1, 1, 0, 0, 64, 64).shape == (64, 64, 3)
+    with pytest.raises(UserError, match=r"x\.lmdb: image 1 of set 0002-32-8 is damaged .* pack it again"):
+        reader.crop(2, 1, 0, 0, 64, 64)
+
+
+def write_version_1(path, images):
+    """A store as version 1 wrote it, of sets of two GTs; its records."""
+    records = []
+    with closing(lmdb.open(str(path), map_size=1 << 24)) as environment, environment.begin(write=True) as transaction:
+        for i, members in enumerate(images):
+            for member, image in enumerate(members):
+                transaction.put(f"{i}/{member}".encode(), image.tobytes())
+            pixels = {str(m): [*image.shape[:2], blake2b(image.tobytes(), digest_size=8).hexdigest()] for m, image in enumerate(members)}
+            paths = [f"/a/original/{i}.png", f"/a/01/{i}_01.png"]
+            records.append({"name": str(i), "paths": paths, "labels": [["Positive"]], "lq": None, "pixels": pixels})
+        transaction.put(b"meta", json.dumps({"version": 1, "sets": records}).encode())
+    return records
+
+
+def test_stores_of_version_1_are_read(tmp_path):
+    images = [[picture(90, 2 * i)[:, : 90 - i], picture(90, 2 * i + 1)[:, : 90 - i]] for i in range(12)]
+    records = write_version_1(tmp_path / "x.lmdb", images)
+    data = DataOptions(type="multi_gt", dataroot_gt=tmp_path / "x.lmdb")
+    reader = StoreReader(data.dataroot_gt)
+    assert [gt_set.name for gt_set in reader.sets] == [str(i) for i in range(12)] and reader.sets[3].positive.tolist() == [False, True]
+    for i in range(12):
+        assert np.array_equal(reader.image(i, 1), images[i][1])
+        assert np.array_equal(reader.crop(i, 0, 5, 7, 30, 40), images[i][0][5:35, 7:47])
+    assert verify(data) == []
+    assert fingerprint(data) == blake2b(json.dumps(records, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def test_codecs_hold_the_same_data(tmp_path):
+    root = make_sets(tmp_path, n=2, k=1)
+    prints = set()
+    for codec in CODECS:
+        pack(options(root), tmp_path / f"{codec}.lmdb", codec=codec)
+        prints.add(fingerprint(DataOptions(type="multi_gt", dataroot_gt=tmp_path / f"{codec}.lmdb")))
+    assert len(prints) == 1
+
+
+@pytest.mark.parametrize(
+    "meta, words",
+    [
+        ({"version": 3, "codec": "raw"}, "version 3, codec raw, which this program does not read"),
+        ({"version": 2, "codec": "jxl", "block": [1, 1], "sets": []}, "version 2, codec jxl, which"),
+        ({}, "without a version"),
+        ({"version": 2, "codec": "raw"}, "table of contents is damaged"),
+        ({"version": 2, "codec": "raw", "block": [1, 1], "sets": [7]}, "table of contents is damaged"),
+    ],
+)
+def test_stores_of_other_versions_are_refused(tmp_path, meta, words):
+    pack(options(make_sets(tmp_path, n=2, k=0)), tmp_path / "x.lmdb")
+    other_bytes(tmp_path / "x.lmdb", b"meta", lambda _: json.dumps(meta).encode())
+    with pytest.raises(UserError, match=words):
+        StoreReader(tmp_path / "x.lmdb")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_images_of_any_size_are_kept(tmp_path, codec):
+    sizes = [(1, 1), (1, 700), (300, 2), (129, 513), (200, 64)]
+    images = [np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8) for i, size in enumerate(sizes)]
+    for i, image in enumerate(images):
+        save(tmp_path / "gt" / f"{i}.png", image)
+    pack(DataOptions(type="single_gt", dataroot_gt=tmp_path / "gt"), tmp_path / "x.lmdb", codec=codec)
+    reader = StoreReader(tmp_path / "x.lmdb")
+    for i, image in enumerate(images):
+        assert reader.size(i) == sizes[i] and np.array_equal(reader.image(i), image)
+        h, w = sizes[i]
+        assert np.array_equal(reader.crop(i, 0, h // 2, w // 3, h, w), image[h // 2 :, w // 3 :])  # cut at the border, as slices are
+        assert reader.crop(i, 0, h, w, 5, 5).size == 0
+    assert list(reader.problems()) == []
+
+
+def test_reading_writes_nothing(packed):
+    store = packed[1].dataroot_gt
+    before = [(entry.name, entry.stat().st_mtime_ns) for entry in store.iterdir()]
+    store.chmod(0o555)
+    assert verify(packed[1]) == [] and [(entry.name, entry.stat().st_mtime_ns) for entry in store.iterdir()] == before
+    store.chmod(0o755)
+
+
+def test_threads_share_the_handle(packed):
+    reader = StoreReader(packed[1].dataroot_gt)
+    boxes = [(n % 4, n % 3, n % 30, n % 17, 31, 29) for n in range(400)]
+    alone = [reader.crop(*box) for box in boxes]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(np.array_equal(a, b) for a, b in zip(alone, pool.map(lambda box: reader.crop(*box), boxes), strict=True))
 
 
 def test_wrong_names_are_refused(packed, tmp_path):

@@ -266,7 +266,8 @@ def test_a_network_of_another_scale_is_named(root):
         run(root, "wrong_size", {"network_g": {"type": "tests.test_training.WrongSize"}})
 
 
-def test_a_run_that_waits_for_samples_is_told_once_what_to_do(root, monkeypatch):
+def test_a_run_that_waits_for_samples_is_told_once_what_to_do(tmp_path, monkeypatch):
+    root = tmp_path
     monkeypatch.setattr("sr_iqa.training.trainer.WAITING", -1.0)
     text = (run(root, "waits") / "train.log").read_text()
     assert text.count("waiting for samples: raise datasets.train.num_worker_per_gpu (now 0;") == 1 and "sr-iqa data pack" in text

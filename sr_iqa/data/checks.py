@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,32 +21,47 @@ from .gtset import LQ, GTSet, Member, Problem
 logger = logging.getLogger(__name__)
 
 Images = dict[Member, np.ndarray]
+T = TypeVar("T")
 SHOWN = 20
 """Problems written out in one error."""
 
 
-def check_images(
-    sets: Sequence[GTSet],
-    scale: int | None = None,
-    smallest: int = 1,
-    keep: Callable[[GTSet, Images], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Problem]:
-    """All problems of the sets' images, found by decoding them in threads; `keep` gets the images of each good set, in order.
+def check_images(sets: Sequence[GTSet], scale: int | None = None, smallest: int = 1) -> list[Problem]:
+    """All problems of the sets' images, found by decoding them in threads.
 
     LQs must be `scale` times smaller than their GTs (where it is not given, by the factor that most pairs have), and no side of a GT may
     be below `smallest` pixels, the training crop.
     """
-    factor = scale or _usual_factor(sets)
-    found: list[Problem] = []
-    for done, (gt_set, (images, problems)) in enumerate(_decoded(sets), 1):
+    examined = examine(sets, scale or usual_factor(sets), smallest, lambda gt_set, images: None)
+    return [problem for _, problems, _ in examined for problem in problems]
+
+
+def examine(
+    sets: Sequence[GTSet], factor: int, smallest: int, then: Callable[[GTSet, Images], T], workers: int | None = None
+) -> Iterator[tuple[GTSet, list[Problem], T | None]]:
+    """Every set, in order, with its problems and, of a set without any, what `then` makes of its images.
+
+    Decoding and `then` run in `workers` threads (one per core by default; decoding releases the GIL). Memory holds the images of `workers`
+    sets and what was made of three times as many.
+    """
+
+    def work(gt_set: GTSet) -> tuple[GTSet, list[Problem], T | None]:
+        images, problems = _decode_set(gt_set)
         problems = problems or list(_size_problems(gt_set, images, factor, smallest))
-        found += problems
-        if keep is not None and not problems:
-            keep(gt_set, images)
-        if progress is not None:
-            progress(done, len(sets))
-    return found
+        return gt_set, problems, None if problems else then(gt_set, images)
+
+    workers = workers or os.cpu_count() or 1
+    coming = iter(sets)
+    with ThreadPoolExecutor(workers) as pool:
+        ahead = deque(pool.submit(work, gt_set) for gt_set in islice(coming, 3 * workers))
+        try:
+            while ahead:
+                done = ahead.popleft().result()
+                ahead.extend(pool.submit(work, gt_set) for gt_set in islice(coming, 1))
+                yield done
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 def refuse_or_skip(data: DataOptions, problems: Sequence[Problem], usable: int) -> None:
@@ -60,16 +77,6 @@ def refuse_or_skip(data: DataOptions, problems: Sequence[Problem], usable: int) 
     if not usable:
         raise UserError(f"{data.dataroot_gt}: no usable set left\n{listed}")
     logger.warning("%s: %d bad set(s) left out (on_bad_set: skip), %d used\n%s", data.dataroot_gt, bad, usable, listed)
-
-
-def _decoded(sets: Sequence[GTSet]) -> Iterator[tuple[GTSet, tuple[Images, list[Problem]]]]:
-    """Every set with its images, in order; only a few sets are in memory at a time (decoding releases the GIL)."""
-    workers = os.cpu_count() or 1
-    block = 4 * workers
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(sets), block):
-            some = sets[start : start + block]
-            yield from zip(some, pool.map(_decode_set, some), strict=True)
 
 
 def _decode_set(gt_set: GTSet) -> tuple[Images, list[Problem]]:
@@ -100,7 +107,7 @@ def _size_problems(gt_set: GTSet, images: Images, factor: int, smallest: int) ->
             yield Problem(gt_set.paths[int(member)], f"is {x}x{y}, but its original is {w}x{h}", gt_set.name)
 
 
-def _usual_factor(sets: Sequence[GTSet]) -> int:
+def usual_factor(sets: Sequence[GTSet]) -> int:
     """The most common ratio of GT to LQ height among the first readable pairs; 1 where no LQ is given."""
     factors: Counter[int] = Counter()
     for gt_set in sets[:100]:

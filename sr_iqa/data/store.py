@@ -1,31 +1,41 @@
-"""Readers of GT sets: from folders, and from a packed LMDB store that gives crops without decoding whole images.
+"""Readers of GT sets: from folders, and from a packed LMDB store (packing.py writes it) that gives crops without decoding whole images.
 
-A store is a folder NAME.lmdb with raw uint8 pixels: key `<set index>/<member>` (and `<set index>/lq`) -> h*w*3 bytes RGB,
-key `meta` -> JSON with names, sizes, labels, source files and hashes. LMDB maps it into memory, so that a crop touches only its own pages.
+A store is a folder NAME.lmdb. LMDB maps its one file into memory, so that a crop touches only the blocks (blocks.py) that it lies in.
+
+    key                       value
+    meta                      JSON: version, codec (codecs.py), block (height, width), sets: the numbers of the sets in order
+    <set>                     JSON: name, paths, labels, lq, pixels: {member: [height, width, hash of the decoded pixels]}
+    <set>/<member>            the first block of the image, encoded
+    <set>/<member>/<block>    its further blocks
+    plan                      JSON: what the store was made from; packing.py resumes by it
+
+Version 1, which is still read, had one raw block per image and the sets' records in meta.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import lmdb
 import numpy as np
 
-from ..atomic import atomic_folder
 from ..config.models import DataOptions
 from ..errors import UserError
 from ..images import image_size, read_image
-from .checks import Images, check_images, refuse_or_skip
+from .blocks import Size, parts
+from .codecs import CODECS, Codec
 from .gtset import LQ, GTSet, Member, Problem
 from .layouts import scan
 
-VERSION = 1
+VERSION = 2
+AGAIN = "delete it and pack it again with `sr-iqa data pack`"
 
 
 class Reader(Protocol):
@@ -64,29 +74,48 @@ class FolderReader:
         return self.image(i, member)[y : y + h, x : x + w]
 
 
-_environments: dict[str, lmdb.Environment] = {}
+class _Handle(NamedTuple):
+    environment: lmdb.Environment
+    transaction: lmdb.Transaction
+    """Open as long as the handle: beginning one for every crop would take as long as the crop."""
 
 
-def _environment(path: Path) -> lmdb.Environment:
-    """This process's only handle of the store: LMDB forbids a second one."""
+_handles: dict[str, _Handle] = {}
+
+
+def _open(path: Path) -> lmdb.Transaction:
+    """This process's only handle of the store: LMDB forbids a second one.
+
+    The system may read ahead: without that LMDB fetches a cold crop page by page, in 10 to 20 times the time (of the usual 128 KiB ahead).
+    """
     key = str(path.resolve())
-    if key in _environments:
-        return _environments[key]
-    try:
-        environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
-    except lmdb.Error as error:
-        raise UserError(f"{path}: not a readable store ({error}); delete it and pack it again with `sr-iqa data pack`") from error
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if (path / "data.mdb").stat().st_size < needed:  # reading past the end of a cut file would kill the process
-        environment.close()
-        raise UserError(f"{path}: the store is truncated; delete it and pack it again with `sr-iqa data pack`")
-    _environments[key] = environment
-    return environment
+    if key not in _handles:
+        try:
+            environment = lmdb.open(str(path), readonly=True, lock=False, readahead=True)
+        except lmdb.Error as error:
+            raise UserError(f"{path}: not a readable store ({error}); {AGAIN}") from error
+        if is_cut(environment, path):
+            environment.close()
+            raise UserError(f"{path}: the store is truncated; {AGAIN}")
+        _handles[key] = _Handle(environment, environment.begin(buffers=True))
+    return _handles[key].transaction
+
+
+def is_cut(environment: lmdb.Environment, path: Path) -> bool:
+    """Whether the file is shorter than LMDB believes: reading past its end would kill the process."""
+    return (path / "data.mdb").stat().st_size < (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+
+
+def forget(path: Path) -> None:
+    """Closes this process's handle of a store that has been replaced."""
+    handle = _handles.pop(str(path.resolve()), None)
+    if handle is not None:
+        handle.environment.close()
 
 
 def _forget_all() -> None:
-    while _environments:
-        _environments.popitem()[1].close()
+    while _handles:
+        _handles.popitem()[1].environment.close()
 
 
 os.register_at_fork(after_in_child=_forget_all)  # a child must not read through its parent's handles; this closes the child's copies only
@@ -99,37 +128,83 @@ class StoreReader:
         self.path = path
         if not (path / "data.mdb").is_file():
             raise UserError(f"{path}: no such store; make it with `sr-iqa data pack`")
-        with _environment(path).begin() as transaction:
-            meta = json.loads(transaction.get(b"meta") or b"{}")
-        if meta.get("version") != VERSION:
-            raise UserError(f"{path}: not a store of this program's version; pack it again with `sr-iqa data pack`")
-        self.records: list[dict[str, Any]] = meta["sets"]
+        meta = _meta(path)
+        self._key = str(path.resolve())
+        self._codec_name: str = meta["codec"]
+        self._block: Size = tuple(meta["block"])
+        self._numbers: list[int] = meta["sets"]
+        self.records: list[dict[str, Any]] = meta["records"]
         self.sets: Sequence[GTSet] = [_set_of(record) for record in self.records]
 
     def size(self, i: int, member: Member = 0) -> tuple[int, int]:
-        if str(member) not in self.records[i]["pixels"]:
+        pixels = self.records[i]["pixels"].get(str(member))
+        if pixels is None:
             raise UserError(f"set {self.sets[i].name} of {self.path} has no LQ image: pack it with dataroot_lq")
-        h, w, _ = self.records[i]["pixels"][str(member)]
-        return h, w
+        return pixels[0], pixels[1]
 
     def image(self, i: int, member: Member = 0) -> np.ndarray:
         return self.crop(i, member, 0, 0, *self.size(i, member))
 
     def crop(self, i: int, member: Member, y: int, x: int, h: int, w: int) -> np.ndarray:
+        """As image(i, member)[y : y + h, x : x + w]. Raises UserError for missing blocks and those that are visibly damaged."""
         full = self.size(i, member)
-        with _environment(self.path).begin(buffers=True) as transaction:
-            stored = transaction.get(_key(i, member))
+        h, w = max(min(h, full[0] - y), 0), max(min(w, full[1] - x), 0)
+        crop = np.empty((h, w, 3), np.uint8)
+        handle = _handles.get(self._key)
+        transaction = handle.transaction if handle else _open(self.path)
+        for part in parts(full, self._block, y, x, h, w):
+            stored = transaction.get(block_key(self._numbers[i], member, part.number))
             if stored is None:
-                raise UserError(f"{self.path}: image {member} of set {self.sets[i].name} is missing; pack the store again")
-            pixels = np.frombuffer(stored, np.uint8).reshape(*full, 3)
-            return pixels[y : y + h, x : x + w].copy()
+                raise UserError(f"{self.path}: image {member} of set {self.sets[i].name} is missing; {AGAIN}")
+            try:
+                crop[part.place] = self._codec.decode(stored, part.size, *part.inside)
+            except ValueError as error:
+                raise UserError(f"{self.path}: image {member} of set {self.sets[i].name} is damaged ({error}); {AGAIN}") from error
+        return crop
+
+    @property
+    def _codec(self) -> Codec:
+        return CODECS[self._codec_name]
 
     def problems(self) -> Iterator[Problem]:
         """Images whose pixels are not those that were packed."""
-        for i, record in enumerate(self.records):
-            for member, (_, _, digest) in record["pixels"].items():
-                if _hash(self.image(i, member)) != digest:
-                    yield Problem(self.path, f"image {member} of set {record['name']} has changed since packing", record["name"])
+        _open(self.path)  # here: threads must not race to open it
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for found in pool.map(self._problems_of, range(len(self.records))):
+                yield from found
+
+    def _problems_of(self, i: int) -> list[Problem]:
+        record, found = self.records[i], []
+        for member, (_, _, digest) in record["pixels"].items():
+            try:
+                changed = pixel_hash(self.image(i, member)) != digest
+            except UserError as error:
+                found.append(Problem(self.path, str(error).removeprefix(f"{self.path}: "), record["name"]))
+            else:
+                if changed:
+                    found.append(Problem(self.path, f"image {member} of set {record['name']} has changed since packing", record["name"]))
+        return found
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    """The store's `meta`, with its sets' records, in the form of version 2."""
+    transaction = _open(path)
+    try:
+        meta = _json(transaction, b"meta") if transaction.get(b"meta") else {}
+        if meta.get("version") == 1:
+            records = meta["sets"]
+            return {"codec": "raw", "block": (sys.maxsize, sys.maxsize), "sets": list(range(len(records))), "records": records}
+        if meta.get("version") == VERSION and meta["codec"] in CODECS:
+            return {**meta, "records": [_json(transaction, record_key(number)) for number in meta["sets"]]}
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path}: the store's table of contents is damaged; {AGAIN}") from error
+    found = f"of version {meta['version']}, codec {meta.get('codec')}" if "version" in meta else "without a version"
+    raise UserError(f"{path}: a store {found}, which this program does not read; pack it again with `sr-iqa data pack`")
+
+
+def _json(transaction: lmdb.Transaction, key: bytes) -> dict[str, Any]:
+    """Raises ValueError where there is none."""
+    return json.loads(bytes(transaction.get(key, b"")))
 
 
 def _set_of(record: dict[str, Any]) -> GTSet:
@@ -137,16 +212,28 @@ def _set_of(record: dict[str, Any]) -> GTSet:
     return GTSet(record["name"], tuple(map(Path, record["paths"])), labels, Path(record["lq"]) if record["lq"] else None)
 
 
-def _key(i: int, member: Member) -> bytes:
-    return f"{i}/{member}".encode()
+def record_key(number: int) -> bytes:
+    return str(number).encode()
 
 
-def _hash(image: np.ndarray) -> str:
-    return blake2b(image.tobytes(), digest_size=8).hexdigest()
+def block_key(number: int, member: Member, block: int) -> bytes:
+    return f"{number}/{member}/{block}".encode() if block else f"{number}/{member}".encode()
+
+
+def pixel_hash(image: np.ndarray) -> str:
+    return blake2b(np.ascontiguousarray(image).data, digest_size=8).hexdigest()
 
 
 def is_store(path: Path) -> bool:
     return path.suffix == ".lmdb"
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `path` is a store of this program's, of any version: BasicSR's LMDB folders end in .lmdb too."""
+    try:
+        return _open(path).get(b"meta") is not None
+    except UserError:
+        return False
 
 
 def open_reader(data: DataOptions, sets: Sequence[GTSet] | None = None) -> Reader:
@@ -154,86 +241,3 @@ def open_reader(data: DataOptions, sets: Sequence[GTSet] | None = None) -> Reade
     if is_store(data.dataroot_gt):
         return StoreReader(data.dataroot_gt)
     return FolderReader(scan(data)[0] if sets is None else sets)
-
-
-def pack(
-    data: DataOptions,
-    path: Path,
-    progress: Callable[[int, int], None] | None = None,
-    scale: int | None = None,
-    smallest: int = 1,
-) -> int:
-    """Writes the sets of `data`, every image decoded and checked, to the store `path`; returns their number.
-
-    `progress` is called with (sets done, sets in all); `scale` and `smallest` as in check_images. The store appears complete or not at
-    all, in place of an earlier store if there is one. Raises UserError naming the bad sets, or leaves them out where `data.on_bad_set`
-    is skip; and where `path` is something else than a store of ours, which is not replaced.
-    """
-    if not is_store(path):
-        raise UserError(f"{path}: a store's name ends in .lmdb")
-    if is_store(data.dataroot_gt):
-        raise UserError(f"{data.dataroot_gt} is a store already")
-    _refuse_foreign(path)
-    sets, problems = scan(data)
-    records: list[dict[str, Any]] = []
-    try:
-        with atomic_folder(path) as folder, closing(lmdb.open(str(folder), map_size=_bytes_needed(sets), sync=False)) as environment:
-
-            def keep(gt_set: GTSet, images: Images) -> None:
-                records.append(_write(environment, len(records), gt_set, images))
-
-            problems += check_images(sets, scale, smallest, keep, progress)
-            refuse_or_skip(data, problems, len(records))
-            with environment.begin(write=True) as transaction:
-                transaction.put(b"meta", json.dumps({"version": VERSION, "sets": records}).encode())
-            environment.sync(True)
-    except lmdb.Error as error:
-        raise UserError(f"{path}: could not be written ({error})") from error
-    _forget(path)
-    return len(records)
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Nothing but a store of this program's, of any version, may be replaced: BasicSR's LMDB folders end in .lmdb too."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    try:
-        with _environment(path).begin() as transaction:
-            ours = transaction.get(b"meta") is not None
-    except UserError:
-        ours = False
-    if not ours:
-        raise UserError(f"{path} exists and is no store of this program's: choose another name, or remove it yourself")
-
-
-def _write(environment: lmdb.Environment, i: int, gt_set: GTSet, images: Images) -> dict[str, Any]:
-    """Puts a set's pixels under index i; returns its entry in the store's table."""
-    with environment.begin(write=True) as transaction:
-        for member, image in images.items():
-            transaction.put(_key(i, member), image.tobytes())
-    return {
-        "name": gt_set.name,
-        "paths": [str(path) for path in gt_set.paths],
-        "labels": gt_set.labels,
-        "lq": str(gt_set.lq) if gt_set.lq else None,
-        "pixels": {str(member): (*image.shape[:2], _hash(image)) for member, image in images.items()},
-    }
-
-
-def _bytes_needed(sets: Sequence[GTSet]) -> int:
-    """An upper bound of the store's size, from the headers; files without a readable header will not be stored."""
-    total = 1 << 24
-    for gt_set in sets:
-        try:
-            h, w = image_size(gt_set.paths[0])
-        except UserError:
-            continue
-        total += (len(gt_set.paths) + 1) * (h * w * 3 + 8192) + 4096
-    return total + total // 8
-
-
-def _forget(path: Path) -> None:
-    """Closes this process's handle of a store that has been replaced."""
-    environment = _environments.pop(str(path.resolve()), None)
-    if environment is not None:
-        environment.close()

@@ -19,7 +19,7 @@ from sr_iqa.checkpoints import file_hash
 from sr_iqa.config import Options
 from sr_iqa.config.models import DataOptions
 from sr_iqa.data.demo import DemoData, make_demo_sets
-from sr_iqa.data.store import pack
+from sr_iqa.data.packing import pack
 from sr_iqa.errors import UserError
 from sr_iqa.images import list_images
 from sr_iqa.iqa.metrics import create_metric

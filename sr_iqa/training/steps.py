@@ -22,8 +22,8 @@ from .schedules import generator_learns, learning_rate, reward_weight
 
 Batch = dict[str, Tensor]
 """lq uint8 (B, 3, h, w); gts uint8 (B, M, 3, H, W) and their standings (B, M); member (B,), -1 where the step chooses, and open (B',):
-which samples these are; with remembered choices place (B,) and flips (B, 3); with negatives original, negative uint8 (B, 3, H, W), agreement (B,)
-and agreements (B, K + 1)."""
+which samples these are; with remembered choices place (B,) and flips (B, 3); with negatives original, negative uint8 (B, 3, H, W),
+agreement (B,) and agreements (B, K + 1)."""
 
 
 def train_step(run: Run, batches: Sequence[Batch], meter: Meter) -> None:
