@@ -9,9 +9,9 @@ import torch
 from scipy.stats import chisquare
 
 from sr_iqa.config.models import SamplingOptions, TrainDataOptions
+from sr_iqa.data.packing import pack
 from sr_iqa.data.sets import load_sets
 from sr_iqa.data.sheet import sample_sheet
-from sr_iqa.data.packing import pack
 from sr_iqa.data.stream import ONLINE, PURPOSES, TrainStream, rng, train_loader
 from sr_iqa.errors import UserError
 from sr_iqa.sampling import build_strategy

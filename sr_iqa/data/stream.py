@@ -327,7 +327,7 @@ class _Guarded(Dataset[Any]):
 
 
 def collate(samples: list[Any]) -> Any:
-    """The batch, and `open`, the samples (B',) for which an online strategy has yet to choose; the others' GTs are padded to their number."""
+    """The batch, and `open`: the samples (B',) for which an online strategy has yet to choose; GTs of the others are padded."""
     errors = [sample for sample in samples if isinstance(sample, UserError)]
     if errors:
         return errors[0]
