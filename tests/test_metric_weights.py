@@ -60,7 +60,7 @@ def test_missing_weights_name_file_source_and_place(name, caches, no_network):
 
 LARGE = [
     pytest.param(name, marks=pytest.mark.slow)
-    for name in ("musiq", "topiq_nr", "hyperiqa", "dbcnn", "maniqa", "paq2piq", "tres", "unique", "dists")
+    for name in ("topiq_nr", "hyperiqa", "dbcnn", "maniqa", "paq2piq", "tres", "unique", "dists")
 ]
 
 
@@ -74,7 +74,7 @@ def test_weights_in_the_caches_are_used_without_backbone_or_network(name, caches
             state = torchvision.models.vgg16().state_dict()
         else:
             state = {key: value + (0.01 if value.is_floating_point() else 0) for key, value in random._net.state_dict().items()}
-        torch.save(state if name in ("musiq", "dists", "maniqa", "paq2piq", "tres", "unique") else {"params": state}, file.path)
+        torch.save(state if name in ("dists", "maniqa", "paq2piq", "tres", "unique") else {"params": state}, file.path)
     metric = create_metric(name)
     assert all(torch.allclose(a, b + 0.01) for a, b in zip(metric.parameters(), random.parameters(), strict=True))
     assert "weights random" in random.identity and "random" not in metric.identity and "pyiqa 0." in metric.identity

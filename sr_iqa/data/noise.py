@@ -61,7 +61,7 @@ def _normal_table() -> np.ndarray:
 def poisson_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Float32 noise in levels of counting photons: the image is rounded to 8 bit and white is as many photons as the next power of two
     above its number of distinct levels (as scikit-image and BasicSR do)."""
-    levels = cv2.add(image, 0, dtype=cv2.CV_8U).reshape(image.shape)  # rounds and saturates
+    levels = cv2.add(image, np.zeros(4), dtype=cv2.CV_8U).reshape(image.shape)  # rounds and saturates
     distinct = np.count_nonzero(cv2.calcHist([levels.reshape(-1, 1)], [0], None, [256], [0, 256]))
     photons = 1 << int(np.ceil(np.log2(distinct)))
     return poisson_counts(levels, photons, rng) * np.float32(255 / photons) - levels

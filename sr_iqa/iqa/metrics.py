@@ -203,8 +203,21 @@ def _build_ssimc(info: MetricInfo, weights: Path | None, random_weights: bool) -
     return SSIM()
 
 
+def _build_musiq(info: MetricInfo, weights: Path | None, random_weights: bool) -> nn.Module:
+    from .musiq import load_musiq, random_musiq
+
+    classes = 10 if info.name == "musiq-ava" else 1  # AVA's weights give a distribution over ten scores
+    return random_musiq(classes) if random_weights else load_musiq(weights or info.files[0].path, classes)
+
+
+MUSIQS = ("musiq", "musiq-ava", "musiq-paq2piq", "musiq-spaq")
 Builder = Callable[[MetricInfo, Path | None, bool], nn.Module]
-BUILDERS: dict[str, Builder] = {"nano": _build_nano, "niqe": _build_niqe, "ssimc": _build_ssimc}
+BUILDERS: dict[str, Builder] = {
+    "nano": _build_nano,
+    "niqe": _build_niqe,
+    "ssimc": _build_ssimc,
+    **dict.fromkeys(MUSIQS, _build_musiq),
+}
 """Metrics that are not built by pyiqa's own constructor."""
-OWN = ("nano", "ssimc")
-"""Metrics of this package."""
+OWN = ("nano", "ssimc", *MUSIQS)
+"""Metrics computed by code of this package."""
