@@ -128,6 +128,10 @@ def test_the_plane_of_chosen_columns_puts_better_right_and_up(page):
                 moved = (places[a][axis] - places[b][axis]) * (-1 if axis else 1)
                 assert np.sign(round(moved, 6)) == np.sign(means[a][column]["mean"] - means[b][column]["mean"])
     assert "Gold Standard" in page.locator("#any-plane svg").text_content()
+    page.get_by_label("1 original").uncheck()
+    assert len(circles(page)) == 3 and circles(page)[1] != places[2]
+    page.get_by_label("1 original").check()
+    assert circles(page) == places
     page.select_option("#plane-x", "niqe")  # lower is better
     assert circles(page)[1][0] < circles(page)[3][0]
     assert page.locator("#any-plane svg").get_attribute("aria-label").startswith("nano against niqe")

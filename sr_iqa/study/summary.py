@@ -95,8 +95,10 @@ def describe(results: Results) -> list[str]:
     first = next(iter(variants.values()))
     n_seeds = max(len(runs_of(variant)) for variant in variants.values())
     seeds = "one seed" if n_seeds == 1 else f"mean over {n_seeds} seeds, ± is their standard deviation"
+    followed = dict.fromkeys(metric for variant in variants.values() for metric in optimised_by(variant))
     sentences = [
-        f"{len(variants)} variants on {len(first['metrics'][q]['per_image'])} held-out sets; {seeds}. Sampling and reward see {q} only."
+        f"{len(variants)} variants on {len(first['metrics'][q]['per_image'])} held-out sets; {seeds}."
+        f" Sampling and rewards follow {' or '.join(followed) or 'no metric'}."
     ]
     ranked = sorted(variants, key=lambda name: variants[name]["metrics"][q]["mean"], reverse=not columns[q]["lower_better"])
     sentences.append(_extremes(results, ranked[0], ranked[-1]))

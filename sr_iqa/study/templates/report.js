@@ -128,8 +128,16 @@ if (plane) {
     for (let k = Math.ceil(low / step); k * step <= high; k++) found.push([k * step, (k * step).toFixed(digits)]);
     return found;
   };
+  const boxes = data.points.map((point) => {  // a variant far off would press all others together
+    const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: true }), label = document.createElement("label");
+    label.append(box, ` ${point.number} ${point.name}`);
+    plane.querySelector("fieldset").append(label);
+    box.addEventListener("change", () => { if (!shown().length) box.checked = true; draw(); });
+    return box;
+  });
+  const shown = () => data.points.filter((_, k) => boxes[k].checked);
   const axis = (column, from, to, more) => {  // value -> place, with a tenth of the range around all points
-    const values = [...data.points.flatMap((point) => point.values[column] ?? []), ...more];
+    const values = [...shown().flatMap((point) => point.values[column] ?? []), ...more];
     const margin = 0.1 * (Math.max(...values) - Math.min(...values)) || 1;
     const [low, high] = [Math.min(...values) - margin, Math.max(...values) + margin];
     const [a, b] = data.lower[column] ? [to, from] : [from, to];
@@ -137,7 +145,7 @@ if (plane) {
   };
   const arrow = (column) => `${column} ${data.lower[column] ? "↓" : "↑"}`;
   const draw = () => {
-    const gold = data.gold[up.value], points = data.points.filter((p) => p.values[across.value] && p.values[up.value]);
+    const gold = data.gold[up.value], points = shown().filter((p) => p.values[across.value] && p.values[up.value]);
     const x = axis(across.value, 48, 320, []), y = axis(up.value, 208, 8, gold === undefined ? [] : [gold]);
     const place = (point) => [x.place(point.values[across.value][0]), y.place(point.values[up.value][0])];
     svg.replaceChildren();
