@@ -88,7 +88,7 @@ def batches(stream, count, **arguments):
 
 def joined(parts):
     """The samples of some batches as one dict of tensors, ordered by n."""
-    merged = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    merged = {key: torch.cat([part[key] for part in parts]) for key in parts[0] if key != "open"}
     order = merged["n"].argsort()
     return {key: value[order] for key, value in merged.items()}
 
