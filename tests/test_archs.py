@@ -1,12 +1,18 @@
+import copy
+from functools import partial
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sr_iqa.archs import build_network, resolve_network
+from sr_iqa.archs import attention, build_network, layers, resolve_network, swin_block
 from sr_iqa.archs.basicsr_bridge import basicsr_archs
 from sr_iqa.archs.discriminators import advance_spectral_norm, held_spectral_norm
-from sr_iqa.archs.swin_block import shift_mask
+from sr_iqa.archs.swin_block import shifted_windows
+from sr_iqa.checkpoints import save_weights
 from sr_iqa.errors import UsageError
 
 SWINIR = {"embed_dim": 12, "depths": [2, 2], "num_heads": [2, 3], "window_size": 4, "img_size": 8, "mlp_ratio": 2}
@@ -147,11 +153,67 @@ def test_swinir_loads_files_of_another_training_size_and_files_without_masks():
 
 def test_swinir_mask_is_made_once_per_size_even_under_inference_mode():
     net = build_network({**SWINIR, "type": "SwinIR", "upsampler": "pixelshuffle", "upscale": 2})
-    shift_mask.cache_clear()
+    shifted_windows.cache_clear()
     with torch.inference_mode():
         net(torch.rand(1, 3, 12, 12))
     net(torch.rand(1, 3, 12, 12)).sum().backward()
-    assert shift_mask.cache_info().misses == 1
+    assert shifted_windows.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("per_window", [False, True])
+@pytest.mark.parametrize(("b", "v", "head_dim"), [(1, 3, 10), (2, 4, 30), (2, 1, 8)])
+def test_fused_attention_has_the_gradients_of_plain_attention(b, v, head_dim, per_window):
+    """The kernels of GPUs are told apart from this one, which runs here, by their arguments only: filled-up heads and an explicit scale."""
+    qkv = torch.randn(b, v, 16, 3 * 2 * head_dim, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn((v, 2, 16, 16) if per_window else (2, 16, 16), dtype=torch.float64, requires_grad=True)
+    results = []
+    for attend in (attention.plain_attention, partial(attention.fused_attention, head_multiple=attention.GPU_HEAD_MULTIPLE)):
+        with sdpa_kernel(SDPBackend.MATH):
+            out = attend(qkv, bias, 0.3)
+        results.append((out, *torch.autograd.grad((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum(), (qkv, bias))))
+    for plain, fused in zip(*results, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("options", [{}, {"drop_path_rate": 0.5}, {"qk_scale": 0.3, "window_size": 2}])
+def test_swinir_trains_on_a_gpu_as_on_a_cpu(monkeypatch, options):
+    """Outputs and all gradients, those of the bias tables included, of the way that a GPU takes; masks and several samples included."""
+    options = {"upsampler": "pixelshuffledirect", "upscale": 2, **SWINIR, **options}
+    net = randomise(build_network({"type": "SwinIR", **options})).double()
+    x = torch.rand(3, 3, 8, 12, dtype=torch.float64)
+    y, plain = gradients(net, x)
+    plain = {name: value.clone() for name, value in plain.items()}
+    as_on_gpu = partial(attention.fused_attention, head_multiple=attention.GPU_HEAD_MULTIPLE)
+    monkeypatch.setattr(swin_block, "attend", as_on_gpu)
+    monkeypatch.setattr(swin_block, "CPU_CACHE", 10**9)
+    z, fused = gradients(net, x)
+    assert (y - z).abs().max() <= 1e-12
+    assert any("bias_table" in name and value.any() for name, value in fused.items())
+    for name, value in plain.items():
+        torch.testing.assert_close(fused[name], value, rtol=1e-9, atol=1e-9)
+
+
+def test_attention_kernels_are_named():
+    qkv, bias = torch.rand(1, 2, 16, 60), torch.rand(2, 16, 16)
+    assert attention.attention_kernel(qkv, bias) == "flash_attention"
+    assert attention.attention_kernel(qkv.requires_grad_(), bias) == "plain"
+    with sdpa_kernel(SDPBackend.MATH):
+        assert attention.attention_kernel(qkv.detach(), bias) == "math"
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_number_of_windows_at_once_changes_nothing(monkeypatch, training):
+    options = {**SWINIR, "type": "SwinIR", "upsampler": "pixelshuffledirect", "upscale": 2, "drop_path_rate": 0.5}
+    net = randomise(build_network(options)).double().train(training)
+    x, results = torch.rand(2, 3, 10, 13, dtype=torch.float64), []
+    for cache in (1, 2 * 16 * 12 * 2, 10**9):  # one window, two, all
+        monkeypatch.setattr(swin_block, "CPU_CACHE", cache)
+        y, found = gradients(net, x)
+        with torch.no_grad():
+            results.append({"y": y, **({} if training else {"z": net(x)}), **{name: value.clone() for name, value in found.items()}})
+    for other in results[:2]:
+        for name, value in results[2].items():
+            torch.testing.assert_close(other[name], value, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (10, 13)])
@@ -258,6 +320,27 @@ def test_discriminator_equals_basicsr(training, skip_connection):
 
 def test_discriminator_takes_odd_sizes():
     assert build_network({"type": "UNetDiscriminatorSN", "num_feat": 4})(torch.rand(1, 3, 13, 22)).shape == (1, 1, 13, 22)
+
+
+@pytest.mark.parametrize("kind", ["RRDBNet", "RRDBPSNet", "UNetDiscriminatorSN"])
+def test_memory_formats_change_layouts_and_nothing_else(monkeypatch, tmp_path, kind):
+    options = {"type": kind, **({"num_feat": 8} if "UNet" in kind else {**RRDB, "scale": 4})}
+    net, x, results = build_network(options).eval().double(), torch.rand(2, 3, 16, 24, dtype=torch.float64), []
+    for fast in (False, True):
+        monkeypatch.setattr(layers, "AVX512", fast)
+        assert layers.for_convolutions(x).is_contiguous(memory_format=torch.channels_last) == fast
+        y, found = gradients(net, x)
+        results.append({"y": y, **{name: value.clone() for name, value in found.items()}})
+    for name, value in results[0].items():
+        torch.testing.assert_close(results[1][name], value, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        assert layers.for_convolutions(x).is_contiguous(memory_format=torch.channels_last)
+        assert (net(x) - y).abs().max() <= 1e-9
+        on_gpu = copy.deepcopy(net).to(memory_format=torch.channels_last)
+        assert (on_gpu(x) - y).abs().max() <= 1e-9
+    save_weights(tmp_path / "w.safetensors", on_gpu.state_dict(), {})
+    loaded = load_file(tmp_path / "w.safetensors")
+    assert all(torch.equal(loaded[name], value) and loaded[name].is_contiguous() for name, value in net.state_dict().items())
 
 
 def test_spectral_norm_moves_when_told_and_only_then():

@@ -59,8 +59,7 @@ def test_missing_weights_name_file_source_and_place(name, caches, no_network):
 
 
 LARGE = [
-    pytest.param(name, marks=pytest.mark.slow)
-    for name in ("topiq_nr", "hyperiqa", "dbcnn", "maniqa", "paq2piq", "tres", "unique", "dists")
+    pytest.param(name, marks=pytest.mark.slow) for name in ("topiq_nr", "hyperiqa", "dbcnn", "maniqa", "paq2piq", "tres", "unique", "dists")
 ]
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from sr_iqa.archs import build_network
+from sr_iqa.archs.discriminators import held_spectral_norm
 from sr_iqa.checkpoints import save_weights
 from sr_iqa.data.stream import collate
 from sr_iqa.errors import UserError
@@ -19,7 +20,7 @@ from sr_iqa.training.folder import final_weights, run_folder
 from sr_iqa.training.logs import SPEED
 from sr_iqa.training.meter import Meter, NonFiniteError
 from sr_iqa.training.rehearsal import check_adapter_gradients
-from sr_iqa.training.steps import _only_if, choose_gt, train_step
+from sr_iqa.training.steps import adversarial_term, choose_gt, train_step
 from tests.tiny_runs import GAN, RRDB, SWINIR, UNET, differences, lines, losses, network, run, state, tiny, validation
 
 BROKEN = "tests.tiny_runs.BrokenLoss"
@@ -136,6 +137,25 @@ def test_gan_with_accumulation_moves_both_networks(root):
         assert not still, f"{label} did not learn in {still}"
 
 
+def test_one_pass_over_sr_gives_the_gradients_of_two(root):
+    """The generator's and the discriminator's, against a plain statement of both losses."""
+    made, _ = built(root, "one_pass", GAN)
+    learner = made.discriminator
+    sr, calls = torch.rand(2, 3, 32, 32, requires_grad=True), []
+    with held_spectral_norm(learner.net), learner.net.register_forward_hook(lambda *_: calls.append(1)):
+        term, fake = adversarial_term(learner, sr)
+        (0.5 * term).backward()
+        assert all(parameter.grad is None for parameter in learner.parameters)
+        learner.loss(fake, False, is_disc=True).backward()
+        assert len(calls) == 1
+        ours = [sr.grad, *(parameter.grad for parameter in learner.parameters)]
+        expected = learner.loss(learner.net(sr), True, is_disc=False)
+        assert torch.equal(term, expected)
+        theirs = torch.autograd.grad(0.5 * expected, sr)
+        theirs += torch.autograd.grad(learner.loss(learner.net(sr.detach()), False, is_disc=True), list(learner.parameters))
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
 def test_the_generator_waits_for_the_discriminator(root):
     folder = run(root, "waits", GAN, {"train": {"total_iter": 3, "net_d_init_iters": 2}, "logger": {"save_checkpoint_freq": 1}})
     assert not moved(network(folder, 1), network(folder, 2))
@@ -216,14 +236,6 @@ def test_nothing_moves_from_the_non_finite_step_on(root):
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
     with pytest.raises(NonFiniteError, match="^l_pix, grad_norm_g"):
         meter.read()
-
-
-def test_the_guard_takes_back_an_update_of_nan():
-    parameter = torch.nn.Parameter(torch.ones(3))
-    for flag, expected in ((False, 1.0), (True, 2.0)):
-        with _only_if(torch.tensor(flag), [parameter]), torch.no_grad():
-            parameter.copy_(torch.full((3,), 2.0 if flag else math.nan))
-        assert (parameter == expected).all()
 
 
 # ---------------------------------------------------------------- GT choice, reward, adapters

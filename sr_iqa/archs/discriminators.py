@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from torch.nn.utils import spectral_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
+from .layers import for_convolutions
+
 SLOPE = 0.2
 
 
@@ -41,20 +43,24 @@ class UNetDiscriminatorSN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, num_in_ch, h, w) -> (b, 1, h, w) logits."""
-        x0 = F.leaky_relu(self.conv0(x), SLOPE)
-        x1 = F.leaky_relu(self.conv1(x0), SLOPE)
-        x2 = F.leaky_relu(self.conv2(x1), SLOPE)
-        x3 = F.leaky_relu(self.conv3(x2), SLOPE)
+        x0 = _leaky(self.conv0(for_convolutions(x)))
+        x1 = _leaky(self.conv1(x0))
+        x2 = _leaky(self.conv2(x1))
+        x3 = _leaky(self.conv3(x2))
         x4 = self._decode(self.conv4, x3, x2)
         x5 = self._decode(self.conv5, x4, x1)
         x6 = self._decode(self.conv6, x5, x0)
-        out = F.leaky_relu(self.conv7(x6), SLOPE)
-        return self.conv9(F.leaky_relu(self.conv8(out), SLOPE))
+        return self.conv9(_leaky(self.conv8(_leaky(self.conv7(x6)))))
 
     def _decode(self, conv: nn.Module, x: Tensor, skip: Tensor) -> Tensor:
         """Enlarges to the size of the encoder's features there (twice, but for odd sizes) and adds them."""
-        x = F.leaky_relu(conv(F.interpolate(x, size=skip.shape[2:], mode="bilinear", align_corners=False)), SLOPE)
+        x = _leaky(conv(F.interpolate(x, size=skip.shape[2:], mode="bilinear", align_corners=False)))
         return x + skip if self.skip_connection else x
+
+
+def _leaky(x: Tensor) -> Tensor:
+    """In place: nothing else needs the output of a convolution."""
+    return F.leaky_relu(x, SLOPE, inplace=True)
 
 
 @torch.no_grad()

@@ -7,6 +7,25 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 
+AVX512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def for_convolutions(x: Tensor) -> Tensor:
+    """(b, c, h, w) in the memory format in which a network of convolutions is fastest; the layers after it keep to it.
+
+    Channels last, but for training on CPUs without AVX-512, where oneDNN has only a slow gradient of the weights for it. Measured against
+    the plain format, one core: AVX2 inference RRDBNet 1.1x, training RRDBNet 0.82x, U-Net discriminator 0.87x; AVX-512 training 1.08x and
+    1.21x.
+    """
+    plain = x.device.type == "cpu" and not AVX512 and torch.is_grad_enabled()
+    return x.contiguous(memory_format=torch.contiguous_format if plain else torch.channels_last)
+
+
+def to_device(net: nn.Module, device: torch.device) -> nn.Module:
+    """A network on its device. On a GPU the weights of convolutions lie as `for_convolutions` wants them, or each pass would copy them."""
+    net = net.to(device)
+    return net.to(memory_format=torch.channels_last) if device.type == "cuda" else net  # pyright: ignore[reportCallIssue]
+
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Grows (B, C, h, w) at the right and bottom to multiples of `multiple` by reflection (as often as a tiny image needs it)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
-from .layers import pad_to_multiple, pixel_shuffle_upsampler
+from .layers import for_convolutions, pad_to_multiple, pixel_shuffle_upsampler
 
 SLOPE = 0.2
 
@@ -48,11 +48,12 @@ class RRDBNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, num_in_ch, h, w) -> (b, num_out_ch, scale * h, scale * w)."""
         height, width = x.shape[2] * self.scale, x.shape[3] * self.scale
-        feat = self.conv_first(F.pixel_unshuffle(pad_to_multiple(x, self.unshuffle), self.unshuffle))
+        x = F.pixel_unshuffle(pad_to_multiple(x, self.unshuffle), self.unshuffle)
+        feat = self.conv_first(for_convolutions(x))
         feat = feat + self.conv_body(self.body(feat))
-        feat = F.leaky_relu(self.conv_up1(F.interpolate(feat, scale_factor=2.0, mode="nearest")), SLOPE)
-        feat = F.leaky_relu(self.conv_up2(F.interpolate(feat, scale_factor=2.0, mode="nearest")), SLOPE)
-        return self.conv_last(F.leaky_relu(self.conv_hr(feat), SLOPE))[..., :height, :width]
+        feat = _leaky(self.conv_up1(F.interpolate(feat, scale_factor=2.0, mode="nearest")))
+        feat = _leaky(self.conv_up2(F.interpolate(feat, scale_factor=2.0, mode="nearest")))
+        return self.conv_last(_leaky(self.conv_hr(feat)))[..., :height, :width]
 
 
 class RRDBPSNet(nn.Module):
@@ -76,10 +77,10 @@ class RRDBPSNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, num_in_ch, h, w) -> (b, num_out_ch, scale * h, scale * w)."""
-        feat = self.conv_first(x)
+        feat = self.conv_first(for_convolutions(x))
         feat = feat + self.conv_body(self.body(feat))
-        feat = F.leaky_relu(self.upsample(feat), SLOPE)
-        return self.conv_last(F.leaky_relu(self.conv_hr(feat), SLOPE))
+        feat = _leaky(self.upsample(feat))
+        return self.conv_last(_leaky(self.conv_hr(feat)))
 
 
 class RRDB(nn.Module):
@@ -92,7 +93,7 @@ class RRDB(nn.Module):
         self.rdb3 = ResidualDenseBlock(num_feat, num_grow_ch)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rdb3(self.rdb2(self.rdb1(x))) * 0.2 + x
+        return torch.add(x, self.rdb3(self.rdb2(self.rdb1(x))), alpha=0.2)
 
 
 class ResidualDenseBlock(nn.Module):
@@ -114,5 +115,10 @@ class ResidualDenseBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         feat = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            feat = torch.cat((feat, F.leaky_relu(conv(feat), SLOPE)), 1)
-        return self.conv5(feat) * 0.2 + x
+            feat = torch.cat((feat, _leaky(conv(feat))), 1)
+        return torch.add(x, self.conv5(feat), alpha=0.2)
+
+
+def _leaky(x: Tensor) -> Tensor:
+    """In place: nothing else needs the output of a convolution."""
+    return F.leaky_relu(x, SLOPE, inplace=True)

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import UsageError
 from .layers import pad_to_multiple, pixel_shuffle_upsampler
-from .swin_block import Mlp, SwinBlock, WindowAttention, shift_mask
+from .swin_block import Mlp, ShiftedWindows, SwinBlock, WindowAttention, from_windows, shifted_windows, to_windows
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K
 NUM_FEAT = 64  # channels between body and output
@@ -104,6 +104,7 @@ class SwinIR(nn.Module):
                     for i in range(depth)
                 ],
                 closing_convolutions(embed_dim, resi_connection),
+                self.window_size,
                 use_checkpoint,
             )
             for depth, heads in zip(depths, num_heads, strict=True)
@@ -130,11 +131,13 @@ class SwinIR(nn.Module):
             if size != self.pos_size:
                 raise UsageError(f"A SwinIR with `ape` takes inputs of img_size {self.pos_size} only, got {tuple(size)}.")
             x = x + self.absolute_pos_embed.view(1, *size, -1)
-        x = self.pos_drop(x)
-        mask = shift_mask(*size, self.window_size, self.shift_size, x.device) if self.shift_size else None
+        x = to_windows(self.pos_drop(x), self.window_size)
+        # The compiler looks through the cache and warns of it.
+        lay = shifted_windows.__wrapped__ if torch.compiler.is_compiling() else shifted_windows
+        shifted = lay(*size, self.window_size, self.shift_size, x.device) if self.shift_size else None
         for layer in self.layers:
-            x = layer(x, mask)
-        return rearrange(self.norm(x), "b h w c -> b c h w")
+            x = layer(x, shifted, size[0])
+        return rearrange(from_windows(self.norm(x), size[0], self.window_size), "b h w c -> b c h w")
 
     def _add_upsampler(self, embed_dim: int, out_chans: int) -> None:
         """The layers between body and output, under the official names."""
@@ -169,8 +172,8 @@ class SwinIR(nn.Module):
             return self.conv_last(self.upsample(feat))
         for i in range(self.num_doublings):
             feat = F.interpolate(feat, scale_factor=2.0, mode="nearest")
-            feat = F.leaky_relu(self.get_submodule(f"conv_up{i + 1}")(feat), 0.2)
-        return self.conv_last(F.leaky_relu(self.conv_hr(feat), 0.2))
+            feat = F.leaky_relu(self.get_submodule(f"conv_up{i + 1}")(feat), 0.2, inplace=True)
+        return self.conv_last(F.leaky_relu(self.conv_hr(feat), 0.2, inplace=True))
 
 
 class PatchNorm(nn.Module):
@@ -185,16 +188,18 @@ class PatchNorm(nn.Module):
 
 
 class ResidualGroup(nn.Module):
-    """Attention blocks, then convolutions, around a skip: (b, h, w, c) -> (b, h, w, c)."""
+    """Attention blocks, then convolutions, around a skip: (b, v, n, c) -> (b, v, n, c)."""
 
-    def __init__(self, blocks: list[SwinBlock], conv: nn.Module, use_checkpoint: bool) -> None:
+    def __init__(self, blocks: list[SwinBlock], conv: nn.Module, window_size: int, use_checkpoint: bool) -> None:
         super().__init__()
         self.residual_group = BlockStack(blocks, use_checkpoint)
         self.conv = conv
+        self.window_size = window_size
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        feat = rearrange(self.residual_group(x, mask), "b h w c -> b c h w")
-        return rearrange(self.conv(feat), "b c h w -> b h w c") + x
+    def forward(self, x: Tensor, shifted: ShiftedWindows | None, height: int) -> Tensor:
+        feat = from_windows(self.residual_group(x, shifted), height, self.window_size)
+        feat = self.conv(rearrange(feat, "b h w c -> b c h w"))
+        return to_windows(rearrange(feat, "b c h w -> b h w c"), self.window_size) + x
 
 
 class BlockStack(nn.Module):
@@ -205,9 +210,9 @@ class BlockStack(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.use_checkpoint = use_checkpoint
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, shifted: ShiftedWindows | None) -> Tensor:
         for block in self.blocks:
-            x = checkpoint(block, x, mask, use_reentrant=False) if self.use_checkpoint else block(x, mask)
+            x = checkpoint(block, x, shifted, use_reentrant=False) if self.use_checkpoint else block(x, shifted)
         return x
 
 

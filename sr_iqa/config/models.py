@@ -274,6 +274,8 @@ class Options(Section):
     """Mixed precision; fp16 is refused with a GAN."""
     deterministic: bool = False
     """Bit-identical runs on CUDA too, slower; on the CPU runs are always bit-identical."""
+    compile: bool = False
+    """Train through torch.compile: pays on GPUs after a minute or two of compiling. Validation and inference do without."""
     datasets: DatasetsOptions = DatasetsOptions()
     """Training and validation data."""
     network_g: Component

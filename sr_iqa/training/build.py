@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from ..adapters import inject, load_adapter
 from ..archs import build_network
+from ..archs.layers import to_device
 from ..checkpoints import load_into
 from ..config.models import Component, Options, TrainDataOptions, TrainOptions
 from ..data.sets import load_sets
@@ -24,7 +25,7 @@ from ..iqa.reward import Rewards, build_rewards, check_gradient
 from ..iqa.scores import read_scores
 from ..losses import GANLoss, build_loss
 from ..sampling import build_strategy, is_online
-from .optimizers import resolve_optimizer
+from .optimizers import build_optimizer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -38,8 +39,10 @@ class Learner:
 
     net: nn.Module
     """The bare network: state, evaluation."""
+    local: nn.Module
+    """The same for training in this process alone: in mixed precision, compiled."""
     model: nn.Module
-    """The same as Accelerate prepared it: for passes whose gradients are to be shared between processes."""
+    """The same for passes whose gradients are to be shared between processes."""
     optimizer: torch.optim.Optimizer
     parameters: nn.ParameterList
     """What is trained: the adapter's parameters in LoRA runs, else all."""
@@ -120,7 +123,7 @@ def build(options: Options, accelerator: Accelerator) -> Run:
         objective,
         generator,
         discriminator,
-        AveragedModel(generator.parameters, multi_avg_fn=get_ema_multi_avg_fn(train.ema_decay)) if train.ema_decay else None,
+        AveragedModel(generator.parameters) if train.ema_decay else None,
         judge,
     )
 
@@ -157,7 +160,7 @@ def build_generator(options: Options, train: TrainOptions, accelerator: Accelera
         net = inject(net, options.lora, options.network_g.type)
         if options.path.pretrain_adapter:
             load_adapter(net, options.path.pretrain_adapter)
-    return Learner(**_prepared(net, train.optim_g, accelerator))
+    return Learner(**_prepared(net, train.optim_g, accelerator, options.compile))
 
 
 def starting_network(options: Options) -> nn.Module:
@@ -180,24 +183,31 @@ def build_discriminator(options: Options, train: TrainOptions, accelerator: Acce
     if paths.pretrain_network_d:
         load_into(net, paths.pretrain_network_d, paths.param_key_d, paths.strict_load_d)
     loss = build_loss("gan", train.gan_opt).to(accelerator.device)
-    return Discriminator(**_prepared(net, train.optim_d, accelerator), loss=loss)
+    return Discriminator(**_prepared(net, train.optim_d, accelerator, options.compile), loss=loss)
 
 
-def _prepared(net: nn.Module, optimizer: Component, accelerator: Accelerator) -> dict[str, Any]:
+def _prepared(net: nn.Module, optimizer: Component, accelerator: Accelerator, compiled: bool) -> dict[str, Any]:
     """The fields of a Learner."""
-    net = net.to(accelerator.device)
+    net = to_device(net, accelerator.device)
     parameters = nn.ParameterList(parameter for parameter in net.parameters() if parameter.requires_grad)
-    try:
-        made = resolve_optimizer(optimizer.type)(parameters.parameters(), **optimizer.arguments)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{optimizer.type}: {error}") from error
+    made = build_optimizer(optimizer, parameters.parameters())
+    local = compile_network(net) if compiled else net
     return {
         "net": net,
-        "model": accelerator.prepare_model(net),
+        "local": local,
+        "model": accelerator.prepare_model(local),
         "optimizer": accelerator.prepare_optimizer(made),
         "parameters": parameters,
         "rates": [group["lr"] for group in made.param_groups],
     }
+
+
+def compile_network(net: nn.Module) -> nn.Module:
+    """A wrapper that compiles the network at its first pass; the network itself, its names and its files stay as they are."""
+    import torch._functorch.config as functorch
+
+    functorch.donated_buffer = False  # the gradients of the discriminator's pass over sr are asked for twice
+    return cast(nn.Module, torch.compile(net, dynamic=False))  # shapes are the same in every step
 
 
 def build_objective(train: TrainOptions, device: torch.device) -> Objective:

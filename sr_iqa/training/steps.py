@@ -5,9 +5,9 @@ L = sum of weighted losses(sr, gt) - sum of lambda_Q * Q(sr); the discriminator 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from ..distributed import rank
 from ..sampling import OnlineStrategy
 from .build import Discriminator, Learner, Run
 from .meter import Meter
+from .optimizers import only_if, update_average
 from .schedules import generator_learns, learning_rate, reward_weight
 
 Batch = dict[str, Tensor]
@@ -48,13 +49,15 @@ def micro_step(run: Run, batch: Batch, meter: Meter) -> None:
     batch = {name: value.to(run.accelerator.device, non_blocking=True) for name, value in batch.items()}
     lq = unit(batch["lq"])
     gt, batch["member"] = choose_gt(run, batch, meter)
+    fake = None
     if generator_learns(run.train, run.step):
-        sr = generator_step(run, batch, lq, gt, meter)
+        sr, fake = generator_step(run, batch, lq, gt, meter)
     else:
         with torch.no_grad():
             sr = run.generator.model(lq)
     if run.discriminator:
-        discriminator_step(run, run.discriminator, gt, sr.detach(), meter)
+        fake = run.discriminator.model(sr) if fake is None else fake
+        discriminator_step(run, run.discriminator, gt, fake, meter)
 
 
 def choose_gt(run: Run, batch: Batch, meter: Meter) -> tuple[Tensor, Tensor]:
@@ -79,33 +82,57 @@ def choose_gt(run: Run, batch: Batch, meter: Meter) -> tuple[Tensor, Tensor]:
     return gts[samples, place], member
 
 
-def generator_step(run: Run, batch: Batch, lq: Tensor, gt: Tensor, meter: Meter) -> Tensor:
-    """Gradients of L for the generator, and its update; returns sr (B, 3, H, W), not clamped."""
+def generator_step(run: Run, batch: Batch, lq: Tensor, gt: Tensor, meter: Meter) -> tuple[Tensor, Tensor | None]:
+    """Gradients of L for the generator, and its update; returns sr (B, 3, H, W), not clamped, and the discriminator's logits of it."""
     sr = run.generator.model(lq)
-    with _frozen(run.discriminator):
-        terms = generator_terms(run, batch, sr, gt, meter)
+    terms, fake = generator_terms(run, batch, sr, gt, meter)
     total = torch.stack(list(terms.values())).sum()
     meter.judge(total, run.step)
     run.accelerator.backward(total)
     update(run, run.generator, "g", meter)
     if run.ema is not None and run.accelerator.sync_gradients:
-        run.ema.update_parameters(run.generator.parameters)
-    return sr
+        update_average(run.ema, run.generator.parameters, run.train.ema_decay)
+    return sr.detach(), fake
 
 
-def generator_terms(run: Run, batch: Batch, sr: Tensor, gt: Tensor, meter: Meter) -> dict[str, Tensor]:
-    """The weighted scalars whose sum is L. Losses are logged with their weights, rewards as Q's own values."""
-    objective = run.objective
+def generator_terms(run: Run, batch: Batch, sr: Tensor, gt: Tensor, meter: Meter) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The weighted scalars whose sum is L, and the discriminator's logits. Losses are logged with their weights, rewards as Q's values."""
+    objective, fake = run.objective, None
     terms = {name: loss(sr, gt) for name, loss in objective.supervised.items()}
     if objective.negative:
         agreement = batch["agreement"], batch["agreements"].gather(1, batch["member"][:, None])[:, 0]
         terms["l_neg"] = objective.negative(sr, unit(batch["negative"]), gt, unit(batch["original"]), *agreement)
     if run.discriminator:
-        # The bare network: DistributedDataParallel would wait for the discriminator's gradients, which nobody needs here.
-        terms["l_g_gan"] = run.discriminator.loss(run.discriminator.net(sr), True, is_disc=False)
+        terms["l_g_gan"], fake = adversarial_term(run.discriminator, sr)
     for name, value in terms.items():
         meter.add(name, value)
-    return terms | reward_terms(run, sr, meter)
+    return terms | reward_terms(run, sr, meter), fake
+
+
+def adversarial_term(learner: Discriminator, sr: Tensor) -> tuple[Tensor, Tensor]:
+    """GAN(sr) as a function of sr, and the discriminator's logits of sr as a function of its own parameters.
+
+    One forward pass serves both networks, because the discriminator does not change in between: an eighth of its work in a step.
+    """
+    image = sr.detach().requires_grad_()
+    # Not through DistributedDataParallel, which would wait for the discriminator's gradients: there are none yet.
+    logits = learner.local(image)
+    loss = learner.loss(logits, True, is_disc=False)
+    (gradient,) = torch.autograd.grad(loss, image, retain_graph=True)
+    return KnownGradient.apply(sr, loss.detach(), gradient), logits  # pyright: ignore[reportReturnType]
+
+
+class KnownGradient(torch.autograd.Function):
+    """(x, value, gradient) -> value, a scalar function of x whose gradient is known."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
+        return grad_output * ctx.saved_tensors[0], None, None
 
 
 def reward_terms(run: Run, sr: Tensor, meter: Meter) -> dict[str, Tensor]:
@@ -123,9 +150,9 @@ def reward_terms(run: Run, sr: Tensor, meter: Meter) -> dict[str, Tensor]:
     return terms
 
 
-def discriminator_step(run: Run, learner: Discriminator, gt: Tensor, sr: Tensor, meter: Meter) -> None:
-    """Gradients for telling gt from sr (which carries none back), and the discriminator's update."""
-    real, fake = learner.model(gt), learner.model(sr)
+def discriminator_step(run: Run, learner: Discriminator, gt: Tensor, fake: Tensor, meter: Meter) -> None:
+    """Gradients for telling gt from sr, whose logits are `fake`, and the discriminator's update."""
+    real = learner.model(gt)
     terms = {"l_d_real": learner.loss(real, True, is_disc=True), "l_d_fake": learner.loss(fake, False, is_disc=True)}
     for name, value in (terms | {"out_d_real": real.mean(), "out_d_fake": fake.mean()}).items():
         meter.add(name, value)
@@ -139,13 +166,21 @@ def update(run: Run, learner: Learner, label: str, meter: Meter) -> None:
     """On the last micro-batch: clips, judges and applies the gradients, unless something has been non-finite: then nothing moves."""
     if run.accelerator.sync_gradients:
         run.accelerator.unscale_gradients()
-        norm = nn.utils.clip_grad_norm_(learner.parameters, run.train.grad_clip or math.inf)
+        norm = clip(list(learner.parameters), run.train.grad_clip)
         if run.options.precision != "fp16":  # there infinite gradients are ordinary, and the scaler skips them
             meter.add(f"grad_norm_{label}", norm)
             meter.judge(norm, run.step)
-        with _only_if(meter.healthy, learner.parameters):
+        with only_if(meter.healthy, learner.optimizer, list(learner.parameters)):
             learner.optimizer.step()
     learner.optimizer.zero_grad()
+
+
+def clip(parameters: list[Tensor], largest: float | None) -> Tensor:
+    """Scales the gradients down to a norm of `largest`, if given; returns the norm that they had."""
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if largest is not None:
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return norm
 
 
 def unflipped(images: Tensor, flips: Tensor) -> Tensor:
@@ -164,29 +199,6 @@ def unit(pixels: Tensor) -> Tensor:
 def seed_draws(*key: int) -> None:
     """Seeds torch's generators for the draws that are not the stream's: drop path, dropout, augmentation inside rewards."""
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
-
-
-@contextmanager
-def _only_if(flag: Tensor, parameters: Iterable[Tensor]) -> Iterator[None]:
-    """Takes back what the block does to the parameters where the device flag is down, without asking the device."""
-    before = [parameter.detach().clone() for parameter in parameters]
-    yield
-    with torch.no_grad():
-        for parameter, old in zip(parameters, before, strict=True):
-            parameter.copy_(torch.where(flag, parameter, old))
-
-
-@contextmanager
-def _frozen(learner: Learner | None) -> Iterator[None]:
-    """Inside, a network passes gradients on but collects none."""
-    parameters = list(learner.parameters) if learner else []
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def _held(run: Run) -> ExitStack:
