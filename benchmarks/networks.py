@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -151,15 +152,14 @@ def precision(mode: Mode, device: torch.device) -> Iterator[None]:
 
 
 def kernels(device: torch.device) -> list[Row]:
-    """The attention kernels of both SwinIRs on this device, in training and inference."""
+    """The attention kernels of both SwinIRs on this device, in blocks without and with shift."""
     rows = []
     for name, dim in (("light", 60), ("medium", 180)):
-        for dtype in (torch.float32, torch.bfloat16):
-            for training in (True, False):
-                qkv = torch.rand(1, 64, 64, 3 * dim, device=device, dtype=dtype, requires_grad=training)
-                bias = torch.rand(6, 64, 64, device=device, requires_grad=training)
-                what = f"SwinIR {name}, {'training' if training else 'inference'}, {str(dtype).removeprefix('torch.')}: attention"
-                rows.append(Row(what, "", attention_kernel(qkv, bias)))
+        for dtype, training in product((torch.float32, torch.bfloat16), (True, False)):
+            qkv = torch.rand(8, 64, 64, 3 * dim, device=device, dtype=dtype, requires_grad=training)
+            biases = [torch.rand(*shape, device=device, requires_grad=training) for shape in ((6, 64, 64), (64, 6, 64, 64))]
+            what = f"SwinIR {name}, {'training' if training else 'inference'}, {str(dtype).removeprefix('torch.')}: attention kernel"
+            rows.append(Row(what, "", ", ".join(dict.fromkeys(attention_kernel(qkv, bias) for bias in biases))))
     return rows
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sr_iqa.training import trainer
+from tests.test_processes import launch, started
 from tests.test_training import assert_same_curve
 from tests.tiny_runs import GAN, RRDB, SWINIR, differences, network, run, state, validation
 
@@ -70,6 +71,16 @@ def test_other_runs_are_compiled_once_and_resume_to_the_bit(root, graphs, quick,
     run(root, name, changes, {"compile": True, "network_g": DEEP, "train": {"total_iter": 3}})
     parts = run(root, name, changes, {"compile": True, "network_g": DEEP})
     assert [d for d in differences(state(whole, 6), state(parts, 6)) if d != ".options.name"] == []
+
+
+def test_two_processes_train_compiled_as_one_does_plain(root):
+    """With the real compiler: minutes."""
+    changes = (GAN, {"network_g": RRDB, "train": {"optim_g": {"lr": 1e-4}}})
+    process = launch(root, "two", *changes, {"compile": True})
+    assert process.returncode == 0, process.output
+    assert started(root / "runs" / "two") == 2
+    one = run(root, "one", *changes, {"datasets": {"train": {"batch_size_per_gpu": 4}}})
+    assert_same_curve(one, root / "runs" / "two", largest=1e-4, mean=2e-5)
 
 
 def test_the_real_compiler_takes_it(root, graphs):

@@ -359,7 +359,20 @@ def test_load_trained_gives_the_network_that_was_evaluated(root, base, lora, mon
     assert not torch.equal(seen[0], seen[-1])
 
 
-# ---------------------------------------------------------------- precision
+# ---------------------------------------------------------------- layouts of GPUs, precision
+
+
+def test_weights_laid_out_as_on_a_gpu_train_and_resume_the_same(root, monkeypatch):
+    changes = (GAN, {"network_g": RRDB, "train": {"ema_decay": 0.5}})
+    plain = run(root, "plain_layout", *changes)
+    monkeypatch.setattr("sr_iqa.training.build.to_device", lambda net, device: net.to(device, memory_format=torch.channels_last))
+    whole = run(root, "gpu_layout", *changes)
+    assert state(whole, 6)["net_d"]["conv0.weight"].is_contiguous(memory_format=torch.channels_last)
+    run(root, "gpu_layout_33", *changes, {"train": {"total_iter": 3}})
+    parts = run(root, "gpu_layout_33", *changes)
+    assert [d for d in differences(state(whole, 6), state(parts, 6)) if d != ".options.name"] == []
+    assert_same_curve(plain, whole)
+    assert all(torch.allclose(value, network(whole, 6)[name], atol=1e-4) for name, value in network(plain, 6).items())
 
 
 def test_the_output_is_not_rounded_to_bfloat16(root):
