@@ -5,7 +5,6 @@ python -m benchmarks.amo [--images FOLDER] [--metric nano]
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -55,10 +54,8 @@ def stepper(run_options: Options) -> Work:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=Path, help="photos to make the sets from, instead of those that dependencies ship")
+    parser = sets.command_line(__doc__)
     parser.add_argument("--metric", default="nano")
-    parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder, store = sets.make_sets(Path(temporary) / "sets", SETS, arguments.images), Path(temporary) / "sets.lmdb"

@@ -5,15 +5,12 @@ python -m benchmarks.samples [--images FOLDER]
 
 from __future__ import annotations
 
-import argparse
 import random
 import tempfile
 from itertools import count
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
 
 from sr_iqa.config.models import SamplingOptions
 from sr_iqa.data.packing import pack
@@ -23,7 +20,7 @@ from sr_iqa.sampling import build_strategy
 
 from . import hggt, sets
 from .report import Row, publish, ratio
-from .timing import race, repeated
+from .timing import on_one_core, race, repeated
 
 SETS, TIMES = 16, 8
 REFERENCE_MS = {"item": 45.3, "degradation": 112.5}
@@ -42,12 +39,8 @@ def stream(folder: Path, store: Path, strategy: str) -> TrainStream:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=Path, help="photos to make the sets from, instead of those that dependencies ship")
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
+    arguments = sets.command_line(__doc__).parse_args()
+    on_one_core()
     random.seed(0)
     np.random.seed(0)
     with tempfile.TemporaryDirectory() as temporary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,14 @@ def make_sets(folder: Path, count: int, images: Path | None = None) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({f"Picture_{k}": picture for k, picture in enumerate(pictures, 1)}))
     return folder
+
+
+def command_line(about: str | None) -> argparse.ArgumentParser:
+    """The arguments of every benchmark on sets."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--images", type=Path, help="photos to make the sets from, instead of those that dependencies ship")
+    parser.add_argument("--rounds", type=int, default=9)
+    return parser
 
 
 def options(folder: Path, **more: object) -> TrainDataOptions:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import cv2
 import torch
 
 Work = Callable[[], object]
@@ -44,6 +45,12 @@ def race(contenders: Mapping[str, Work], rounds: int = 7, warmup: int = 2) -> di
                 wall[name].append(time.perf_counter() - started)
                 cpu[name].append(time.process_time() - busy)
     return {name: Timing(wall[name], cpu[name]) for name in names}
+
+
+def on_one_core() -> None:
+    """From here on neither torch nor OpenCV use more threads than one."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
 
 
 def repeated(work: Work, times: int) -> Work:

@@ -159,11 +159,6 @@ def build_strategy(options: SamplingOptions) -> Strategy:
     return strategy
 
 
-def is_online(options: SamplingOptions) -> bool:
-    """Whether the strategy chooses in the training step."""
-    return build_strategy(options).online
-
-
 def choose(probabilities: np.ndarray, u: float) -> int:
     """The member whose share of the cumulative probability holds u, 0 <= u < 1; members of probability 0 are never chosen."""
     member = int(np.searchsorted(np.cumsum(probabilities), u * probabilities.sum(), side="right"))

@@ -119,6 +119,19 @@ def note_one(choices):
     choices.flush()
 
 
+def test_a_damaged_memory_is_scored_again(root, calls):
+    score_all_crops(options(root))
+    path = build_stream(options(root), create_metric("nano")).choices.path
+    whole, calls[:] = path.read_bytes(), []
+    path.write_bytes(bytes([77]) + whole[1:])
+    score_all_crops(options(root))
+    assert path.read_bytes() == whole and sum(calls) == 3
+    path.write_bytes(bytes([77]) * len(whole))
+    train(options(root), quiet=True)
+    again = np.frombuffer(path.read_bytes(), np.uint8)
+    assert set(again[again != 77]) <= {0, 1, 2} and (again != 77).any()
+
+
 def test_where_nothing_can_be_written_the_run_remembers_alone(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way of the folder")
     choices = Choices(tmp_path / "file" / "sub", {}, [(48, 64)], SIDE, GRID)

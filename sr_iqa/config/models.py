@@ -275,7 +275,7 @@ class Options(Section):
     deterministic: bool = False
     """Bit-identical runs on CUDA too, slower; on the CPU runs are always bit-identical."""
     compile: bool = False
-    """Train through torch.compile: pays on GPUs after a minute or two of compiling. Validation and inference do without."""
+    """Train through torch.compile, which takes minutes at the start. Validation and inference do without."""
     datasets: DatasetsOptions = DatasetsOptions()
     """Training and validation data."""
     network_g: Component

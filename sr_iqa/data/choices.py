@@ -106,5 +106,5 @@ class Choices:
                 writable = file.writable()
                 mapped = mmap.mmap(file.fileno(), len(self), access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_COPY)
             return np.frombuffer(mapped, np.uint8)
-        except OSError:
+        except (OSError, ValueError):  # not there, or cut
             return np.full(len(self), UNKNOWN, np.uint8)

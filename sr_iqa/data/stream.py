@@ -182,7 +182,7 @@ class TrainStream(Dataset[dict[str, Tensor]]):
     def _remembered(self, index: int, y: int, x: int) -> int:
         """What an online strategy chose for this crop before, or ONLINE."""
         member = UNKNOWN if self.choices is None else self.choices.member(self.choices.place(index, y, x))
-        return ONLINE if member == UNKNOWN else member
+        return member if member < len(self.reader.sets[index].paths) else ONLINE  # UNKNOWN is no member, nor is a damaged byte
 
     def _negative(self, gt_set: GTSet, n: int) -> int | None:
         members = np.flatnonzero(gt_set.negative)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sr_iqa.config.models import Options, TrainDataOptions
-from sr_iqa.data.choices import UNKNOWN, Choices
+from sr_iqa.data.choices import Choices
 from sr_iqa.data.sets import fingerprint, load_sets
 from sr_iqa.data.store import Reader
 from sr_iqa.data.stream import crop_step
@@ -26,6 +26,7 @@ def choices_of(data: TrainDataOptions, scale: int, reader: Reader, metric: Metri
         "strategy": data.sampling.strategy,
         "metric": metric.identity,
         "gt_size": data.gt_size,
+        "scale": scale,
         "step": step,
     }
     folder = data.sampling.choices or data.dataroot_gt.with_name(f"{data.dataroot_gt.name}.choices")
@@ -61,7 +62,7 @@ def score_crops(data: TrainDataOptions, reader: Reader, strategy: OnlineStrategy
     scored = 0
     for i in share(len(reader.sets)):
         corners = choices.corners(i)
-        open_ = [(y, x) for y, x in corners if choices.member(choices.place(i, y, x)) == UNKNOWN]
+        open_ = [(y, x) for y, x in corners if choices.member(choices.place(i, y, x)) >= len(reader.sets[i].paths)]
         if open_:
             images = [torch.from_numpy(reader.image(i, k)).permute(2, 0, 1) for k in range(len(reader.sets[i].paths))]
             _choose(torch.stack(images).to(metric.device), i, open_, data.gt_size, strategy, metric, choices)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sr_iqa.errors import DAMAGED_FILE, UserError
@@ -149,7 +150,7 @@ class _Loads:
         """In place of timm's load_pretrained: from Hugging Face's cache, or not at all."""
         try:
             self._load_backbone(model, *args, **kwargs)
-        except Exception:  # not in the cache; an error only if nothing fills these parameters later
+        except (UserError, SafetensorError, *DAMAGED_FILE):  # absent or unusable; an error only if nothing fills these parameters later
             self.fill(model, _Absent())
 
     def check_filled(self, net: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 
 
-class PixelLoss(nn.Module):
+class PixelLoss(nn.Module, ABC):
     """loss_weight * mean (or sum) over all elements of `distance(sr - gt)`."""
 
     def __init__(self, loss_weight: float = 1.0, reduction: Literal["mean", "sum"] = "mean") -> None:
@@ -19,9 +20,9 @@ class PixelLoss(nn.Module):
             raise UsageError(f"{type(self).__name__}: reduction '{reduction}' is neither mean nor sum.")
         self.loss_weight, self.reduction = loss_weight, reduction
 
+    @abstractmethod
     def distance(self, difference: Tensor) -> Tensor:
         """Element-wise."""
-        raise NotImplementedError
 
     def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
         distance = self.distance(sr - gt)

@@ -24,7 +24,7 @@ from ..iqa.metrics import Metric, create_metric
 from ..iqa.reward import Rewards, build_rewards, check_gradient
 from ..iqa.scores import read_scores
 from ..losses import GANLoss, build_loss
-from ..sampling import build_strategy, is_online
+from ..sampling import build_strategy
 from .optimizers import build_optimizer
 
 if TYPE_CHECKING:
@@ -83,8 +83,6 @@ class Run:
     step: int = 0
     n: int = 0
     """The next sample number of the stream."""
-    waits: int = 0
-    """Log lines in which much of the time went into waiting for samples."""
 
     @property
     def global_batch(self) -> int:
@@ -112,7 +110,7 @@ def build(options: Options, accelerator: Accelerator) -> Run:
     objective = build_objective(train, device)
     if objective.rewards is not None:
         check_gradient(objective.rewards, data.gt_size)
-    judge = create_metric(data.sampling.metric, device) if is_online(data.sampling) and data.sampling.metric else None
+    judge = create_metric(data.sampling.metric, device) if data.sampling.metric and build_strategy(data.sampling).online else None
     stream = build_stream(options, judge)  # last: folders are decoded here, which may take minutes
     return Run(
         options,
@@ -141,8 +139,8 @@ def build_stream(options: Options, judge: Metric | None = None) -> TrainStream:
     reader, sets = load_sets(data, options.scale)
     scores = read_scores(data.scores, sets, data.sampling.metric) if strategy.needs_scores else None
     negative = train is not None and train.neg_opt is not None
-    remembers = judge is not None and strategy.online and data.sampling.grid > 1
-    choices = choices_of(data, options.scale, reader, judge) if judge is not None and remembers else None
+    remembers = strategy.online and data.sampling.grid > 1
+    choices = choices_of(data, options.scale, reader, judge) if remembers and judge is not None else None
     stream = TrainStream(reader, data, options.scale, options.manual_seed, strategy, scores, negative, choices)
     if choices is not None:
         logger.info("%.0f%% of the choices of %d crops are remembered: %s", 100 * choices.known, len(choices), choices.path)

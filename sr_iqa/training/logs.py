@@ -39,6 +39,7 @@ class Stopwatch:
     """Where the time between two log lines went."""
 
     def __init__(self) -> None:
+        self.readings = 0
         self.restart()
 
     def restart(self) -> None:
@@ -59,6 +60,7 @@ class Stopwatch:
         """it_s: optimizer steps per second; img_s: samples per second, at `samples` a step; data_share: share of the training time spent
         waiting for samples; peak_gib: most memory ever taken, on the GPU or, without one, by this process. Starts anew."""
         training = max(time.perf_counter() - self._begun - self._spent["other"], 1e-9)
+        self.readings += 1
         it_s, data_share = self.steps / training, min(1.0, self._spent["data"] / training)
         self.restart()
         return {"it_s": it_s, "img_s": samples * it_s, "data_share": data_share, "peak_gib": peak_memory_gib()}
@@ -77,6 +79,7 @@ class Logs:
     def __init__(self, folder: RunFolder, accelerator: Accelerator, start: int, total: int, trackers: bool, quiet: bool) -> None:
         self._folder, self._accelerator, self._total = folder, accelerator, total
         self._step = start
+        self._said: set[str] = set()
         self._console = Console(file=sys.stderr, quiet=quiet or not is_main(), soft_wrap=True, highlight=False)
         self._progress = Progress(
             TextColumn("{task.description} {task.completed}/{task.total}", table_column=Column(no_wrap=True)),
@@ -111,6 +114,12 @@ class Logs:
             self._console.print(text, markup=False)
             with self._folder.log.open("a", encoding="utf-8") as file:
                 file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
+
+    def once(self, text: str) -> None:
+        """An event that is worth saying a single time in this process."""
+        if text not in self._said:
+            self._said.add(text)
+            self.event(text)
 
     def advance(self, step: int) -> None:
         """Moves the progress bar."""

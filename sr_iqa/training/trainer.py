@@ -99,7 +99,8 @@ def loop(run: Run, meter: Meter, folder: RunFolder, logs: Logs, stop: Stop) -> N
             if is_due(run.step, logger.print_freq, total):
                 flush_choices(run)
                 logs.losses(run.step, meter.read(), _rate(run), speed := watch.read(run.global_batch))
-                hint(run, logs, speed["data_share"])
+                if speed["data_share"] > WAITING and watch.readings > 1:  # workers start in the first
+                    logs.once(waiting(run))
             stop.check(run.step)
             with watch.spending("other"):
                 if is_due(run.step, logger.save_checkpoint_freq, total):
@@ -122,16 +123,14 @@ def save(run: Run, meter: Meter, folder: RunFolder) -> None:
     wait_for_everyone()
 
 
-def hint(run: Run, logs: Logs, data_share: float) -> None:
-    """Says once what to do where the run waits for samples; the first reading, in which workers start, does not count."""
-    run.waits += data_share > WAITING and run.step > run.options.logger.print_freq
-    if data_share > WAITING and run.waits == 1:
-        data = run.data
-        packed = "" if is_store(data.dataroot_gt) or data.type == "single_gt" else ", or pack the data once (sr-iqa data pack)"
-        logs.event(
-            f"{data_share:.0%} of the time goes into waiting for samples: raise datasets.train.num_worker_per_gpu"
-            f" (now {data.num_worker_per_gpu}; {os.cpu_count()} CPU cores){packed}"
-        )
+def waiting(run: Run) -> str:
+    """What to do about a run that waits for its samples."""
+    data = run.data
+    packed = "" if is_store(data.dataroot_gt) or data.type == "single_gt" else ", or pack the data once (sr-iqa data pack)"
+    return (
+        f"more than {WAITING:.0%} of the time goes into waiting for samples: raise datasets.train.num_worker_per_gpu"
+        f" (now {data.num_worker_per_gpu}; {os.cpu_count()} CPU cores){packed}"
+    )
 
 
 def flush_choices(run: Run) -> None:
