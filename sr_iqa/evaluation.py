@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from sr_iqa.errors import UserError
 from sr_iqa.images import list_images, read_image, to_tensor, to_uint8, write_png
 from sr_iqa.inference import upscale
 from sr_iqa.iqa.grid import grid
+from sr_iqa.iqa.judging import apart, judged
 from sr_iqa.iqa.metrics import Metric, create_metric
 from sr_iqa.scorecard import Against, Column, Evaluation, References, member_name
 
@@ -31,8 +32,8 @@ LUMA_METRICS = ("psnry", "ssim", "ms_ssim", "cw_ssim", "gmsd", "nlpd", "niqe", "
 LQ_SEED = 0
 """Seed of synthesised LQs. It is no option: every model ever evaluated on a set gets the same LQ."""
 Device = str | torch.device
-Output = Callable[[Reader, int], np.ndarray]
-"""(reader, set index) -> the SR image, uint8 (H, W, 3) RGB."""
+Load = Callable[[Reader, int], np.ndarray]
+"""(reader, set index) -> an LQ or an SR image, uint8 (h, w, 3) RGB."""
 
 
 def evaluate(
@@ -57,15 +58,17 @@ def evaluate(
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
 
-    def output(reader: Reader, i: int) -> np.ndarray:
-        lq = to_tensor(low_quality(reader, i, data, scale))[None].to(device)
-        image = to_uint8(upscale(net, lq, tile=tile)[0])
+    def load(reader: Reader, i: int) -> np.ndarray:
+        return low_quality(reader, i, data, scale)
+
+    def run(lq: np.ndarray, name: str) -> np.ndarray:
+        image = to_uint8(upscale(net, to_tensor(lq)[None].to(device), tile=tile)[0])
         if save_dir is not None:
-            write_png(save_dir / f"{reader.sets[i].name}.png", image)
+            write_png(save_dir / f"{name}.png", image)
         return image
 
     source = {"data": data.name or str(data.dataroot_gt), "lq": _lq_source(data)}
-    return _evaluate(output, reader or load_sets(data, scale)[0], metrics, scale, crop_border, max_images, device, source, against)
+    return _evaluate(load, run, reader or load_sets(data, scale)[0], metrics, scale, crop_border, max_images, device, source, against)
 
 
 def evaluate_folder(
@@ -84,11 +87,11 @@ def evaluate_folder(
     """
     files = list_images(outputs)
 
-    def output(reader: Reader, i: int) -> np.ndarray:
+    def load(reader: Reader, i: int) -> np.ndarray:
         return read_image(_output_file(reader.sets[i].name, files, outputs))
 
     source = {"data": data.name or str(data.dataroot_gt), "outputs": str(outputs)}
-    return _evaluate(output, load_sets(data, scale)[0], metrics, scale, crop_border, max_images, torch.device(device), source, against)
+    return _evaluate(load, None, load_sets(data, scale)[0], metrics, scale, crop_border, max_images, torch.device(device), source, against)
 
 
 def gold_standard(
@@ -106,8 +109,12 @@ def gold_standard(
     reader, sets = load_sets(data, scale)
     sets = sets[:max_images]
     judges = [judge for judge in _judges(metrics, scale, device) if judge.mode == "NR"]
-    found = [(i, _score_gts(judges, reader, i, device)) for i in share(len(sets))]
-    rows = dict(gather_objects(found))
+
+    def read(i: int) -> list[np.ndarray]:
+        return [reader.image(i, member) for member in range(len(sets[i].paths))]
+
+    own, score = share(len(sets)), lambda _, gts: _score_gts(judges, gts, device)
+    rows = dict(gather_objects(list(zip(own, judged(read, score, own, apart(judges)), strict=True))))
     result = {}
     for judge in judges:
         scores = {entry.name: rows[i][judge.name] for i, entry in enumerate(sets)}
@@ -148,9 +155,10 @@ def describe_sets(data: DataOptions, max_images: int | None = None) -> dict[str,
 class _Grid:
     """The grid measure with the face of a metric; its period is the scale (2 at x1, where there is no pixel shuffle)."""
 
-    name, mode, lower_better = "grid", "NR", True
+    name, mode, lower_better, threadable = "grid", "NR", True, True
 
-    def __init__(self, scale: int) -> None:
+    def __init__(self, scale: int, device: Device) -> None:
+        self.device = torch.device(device)
         self.period = max(scale, 2)
         self.identity = f"grid (sr_iqa {__version__}, period {self.period})"
 
@@ -161,7 +169,7 @@ class _Grid:
 def _judges(metrics: Sequence[str | Metric], scale: int, device: Device) -> list[Metric | _Grid]:
     """The metrics, created where only their name is given, and always the grid measure."""
     chosen = [create_metric(m, device=device) if isinstance(m, str) else m for m in metrics if m != "grid"]
-    return [*chosen, _Grid(scale)]
+    return [*chosen, _Grid(scale, device)]
 
 
 def _columns(judges: Sequence[Metric | _Grid], crop_border: int, against: References) -> dict[str, Column]:
@@ -176,7 +184,8 @@ def _columns(judges: Sequence[Metric | _Grid], crop_border: int, against: Refere
 
 
 def _evaluate(
-    output: Output,
+    load: Load,
+    run: Callable[[np.ndarray, str], np.ndarray] | None,
     reader: Reader,
     metrics: Sequence[str | Metric],
     scale: int,
@@ -186,10 +195,21 @@ def _evaluate(
     source: dict[str, str],
     against: References,
 ) -> Evaluation:
+    """Of what `load` gives: SR images, or LQs that `run` (lq, set name) makes SR images of."""
     sets = reader.sets[:max_images]
     judges = _judges(metrics, scale, device)
-    found = [(i, _score_output(output(reader, i), reader, i, judges, scale, crop_border, device, against)) for i in share(len(sets))]
-    rows = dict(gather_objects(found))
+
+    def read(i: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        return load(reader, i), {member: reader.image(i, member) for member in {0, *_references(sets[i], against)}}
+
+    def score(i: int, images: tuple[np.ndarray, dict[int, np.ndarray]]) -> dict[str, float]:
+        loaded, gts = images
+        image = loaded if run is None else run(loaded, sets[i].name)
+        return _score_output(image, gts, sets[i], judges, scale, crop_border, device, against)
+
+    own = share(len(sets))
+    one_per_core = run is None and apart(judges)  # a network may be of a kind that threads cannot share
+    rows = dict(gather_objects(list(zip(own, judged(read, score, own, one_per_core), strict=True))))
     columns = _columns(judges, crop_border, against)
     values = {column: np.array([rows[i][column] for i in range(len(sets))], np.float64) for column in columns}
     references = tuple(tuple(member_name(k) for k in _references(entry, against)) for entry in sets)
@@ -207,43 +227,40 @@ def _references(entry: GTSet, against: References) -> list[int]:
 
 def _score_output(
     image: np.ndarray,
-    reader: Reader,
-    i: int,
+    gts: Mapping[int, np.ndarray],
+    entry: GTSet,
     judges: Sequence[Metric | _Grid],
     scale: int,
     crop_border: int,
     device: Device,
     against: References,
 ) -> dict[str, float]:
-    """Every column's value for the output `image` (uint8) of set i."""
-    entry = reader.sets[i]
+    """Every column's value for the output `image` of a set; `gts`: member -> image, all uint8."""
     references = _references(entry, against)
     members = [0, *(k for k in references if k != 0)]
     sr = to_tensor(image)[None].to(device)
-    gts = to_tensor(np.stack([_cut_to(reader.image(i, k), image.shape, scale, entry.name) for k in members])).to(device)
+    refs = to_tensor(np.stack([_cut_to(gts[k], image.shape, scale, entry.name) for k in members])).to(device)
     inside = _inside(image.shape, crop_border, entry.name)
     row = {}
-    with torch.no_grad():
-        for judge in judges:
-            if judge.mode == "NR":
-                row[judge.name] = float(judge(sr))
-                continue
-            scores = judge(sr[inside].expand(len(members), -1, -1, -1), gts[inside]).double().cpu()
-            chosen = scores[[members.index(k) for k in references]]
-            best = chosen.min() if judge.lower_better else chosen.max()
-            row[judge.name] = float(best if against == "best" else chosen.mean())
-            row[f"{judge.name}_original"] = float(scores[0])
+    for judge in judges:
+        if judge.mode == "NR":
+            row[judge.name] = float(judge(sr))
+            continue
+        scores = judge(sr[inside], refs[inside]).double().cpu()
+        chosen = scores[[members.index(k) for k in references]]
+        best = chosen.min() if judge.lower_better else chosen.max()
+        row[judge.name] = float(best if against == "best" else chosen.mean())
+        row[f"{judge.name}_original"] = float(scores[0])
     return row
 
 
-def _score_gts(judges: Sequence[Metric | _Grid], reader: Reader, i: int, device: Device) -> dict[str, dict[str, float]]:
-    """Metric -> GT -> value, whole images."""
+def _score_gts(judges: Sequence[Metric | _Grid], gts: Sequence[np.ndarray], device: Device) -> dict[str, dict[str, float]]:
+    """Metric -> GT -> value of a set's GTs, whole images."""
     rows: dict[str, dict[str, float]] = {judge.name: {} for judge in judges}
-    with torch.no_grad():
-        for member in range(len(reader.sets[i].paths)):
-            image = to_tensor(reader.image(i, member))[None].to(device)
-            for judge in judges:
-                rows[judge.name][member_name(member)] = float(judge(image))
+    for member, gt in enumerate(gts):
+        image = to_tensor(gt)[None].to(device)
+        for judge in judges:
+            rows[judge.name][member_name(member)] = float(judge(image))
     return rows
 
 

@@ -62,13 +62,13 @@ class Nearest(nn.Module):
 class Spy:
     """A metric that records what it is given: the mean of x, or minus the mean difference to ref."""
 
-    identity, lower_better = "spy 1", False
+    identity, lower_better, threadable, device = "spy 1", False, True, torch.device("cpu")
 
     def __init__(self, mode):
         self.name, self.mode, self.seen = f"spy_{mode}", mode, []
 
     def __call__(self, x, ref=None):
-        self.seen.append((tuple(x.shape), x.clone()))
+        self.seen.append((tuple(x.shape if ref is None else ref.shape), x.clone()))
         return x.mean((1, 2, 3)) if ref is None else (x - ref).mean((1, 2, 3))
 
 
@@ -105,6 +105,18 @@ def test_hggt_numbers(sets, tmp_path):
     for i, name in enumerate(result.names[:2]):
         assert result.values["psnr"][i] == pytest.approx(expected[name][0], abs=1e-3)
         assert result.values["ssimc"][i] == pytest.approx(expected[name][1], abs=1e-5)
+
+
+def test_one_image_per_core_or_one_after_the_other(sets, tmp_path, monkeypatch):
+    outputs = blurred_outputs(sets, tmp_path / "out")
+    metrics = ["psnr", "ssimc", "nano"]
+    together = evaluate_folder(outputs, data_of(sets), metrics, scale=4)
+    gold = gold_standard(data_of(sets), metrics, scale=4)
+    monkeypatch.setattr(evaluation, "apart", lambda judges: False)
+    alone = evaluate_folder(outputs, data_of(sets), metrics, scale=4)
+    for column, values in alone.values.items():
+        np.testing.assert_allclose(together.values[column], values, rtol=1e-5)
+    assert gold["nano"]["per_image"] == pytest.approx(gold_standard(data_of(sets), metrics, scale=4)["nano"]["per_image"], rel=1e-5)
 
 
 def test_other_references_by_hand(sets, tmp_path):

@@ -8,7 +8,22 @@ import sr_iqa
 PACKAGE = Path(sr_iqa.__file__).parent
 ROOMS = (
     *("__main__", "cli", "reference", "study", "check", "training", "evaluation", "scorecard", "inference", "losses", "adapters"),
-    *("checkpoints", "iqa", "data", "sampling", "archs", "distributed", "images", "bind", "config", "names", "modes", "atomic", "errors"),
+    *(
+        "checkpoints",
+        "iqa",
+        "data",
+        "sampling",
+        "archs",
+        "distributed",
+        "images",
+        "bind",
+        "config",
+        "names",
+        "modes",
+        "threads",
+        "atomic",
+        "errors",
+    ),
 )
 """From the roof to the ground."""
 

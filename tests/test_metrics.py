@@ -10,6 +10,7 @@ from torch import nn
 from sr_iqa.errors import UserError
 from sr_iqa.iqa.catalog import CATALOG, MetricInfo
 from sr_iqa.iqa.metrics import Metric, create_metric, list_metrics, metric_info
+from sr_iqa.threads import in_threads
 
 from .helpers import picture
 
@@ -140,6 +141,32 @@ def test_ssimc_is_scikit_images_on_rgb():
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0, "channel_axis": 0}
     expected = [structural_similarity(a, b, **settings) for a, b in zip(x.double().numpy(), y.double().numpy(), strict=True)]
     np.testing.assert_allclose(create_metric("ssimc")(y, x).numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["psnr", "ssimc", "lpips"])
+def test_one_image_against_many_references(name):
+    metric = create_metric(name, random_weights=name == "lpips")
+    refs = torch.stack([noisy(x, 0.02 * i) for i, x in enumerate(images(3), 1)])
+    x = images(1)
+    one_by_one = torch.cat([metric(x, ref[None]) for ref in refs])
+    torch.testing.assert_close(metric(x, refs), one_by_one)
+    torch.testing.assert_close(metric(x.expand(3, -1, -1, -1), refs), one_by_one)
+    with pytest.raises(ValueError, match="references shaped like"):
+        metric(images(2), refs)
+
+
+@pytest.mark.parametrize("name", ["nano", "ssimc", "lpips", "psnr", "psnry", "niqe", pytest.param("musiq", marks=pytest.mark.slow)])
+def test_threads_may_share_a_metric(name):
+    metric = create_metric(name, random_weights=name in ("lpips", "musiq"))
+    assert metric.threadable
+    pairs = [(noisy(x[None], 0.05 * i), x[None]) for i, x in enumerate(images(6), 1)]
+    expected = [metric(*pair) for pair in pairs]
+    for found, value in zip(in_threads(lambda pair: metric(*pair), 5 * pairs, workers=4), 5 * expected, strict=True):
+        torch.testing.assert_close(found, value)
+
+
+def test_a_metric_with_state_is_not_shared_by_threads():
+    assert not create_metric("cnniqa", random_weights=True).threadable
 
 
 def test_ssim_is_on_luma():

@@ -109,18 +109,27 @@ def test_an_interrupted_run_goes_on_where_it_was(reader, table):
     np.testing.assert_allclose(read_scores(table, reader.sets, "mean"), means(reader), atol=1e-6)
 
 
+def test_one_set_per_core_or_one_after_the_other(reader, tmp_path, monkeypatch):
+    data = DataOptions(type="multi_gt", dataroot_gt=reader.sets[0].paths[0].parents[1])
+    score_data(data, "nano", tmp_path / "together.parquet")
+    monkeypatch.setattr(scores, "apart", lambda judges: False)
+    score_data(data, "nano", tmp_path / "alone.parquet")
+    found = [read_scores(tmp_path / f"{name}.parquet", reader.sets, "nano") for name in ("together", "alone")]
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
 def test_parts_are_written_on_the_way(reader, table, monkeypatch):
     monkeypatch.setattr(scores, "SAVE_EVERY_S", -1.0)
     parts = table.with_name("mean.parquet.parts")
     seen = []
 
-    class Watching(Counting):
-        def image(self, i, member=0):
+    class Watching(Mean):
+        def forward(self, x):
             seen.append(len(list(parts.glob("*.parquet"))))
-            return super().image(i, member)
+            return super().forward(x)
 
-    score_sets(Watching(reader), metric(), table)
-    assert seen == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    score_sets(reader, metric(net=Watching()), table)
+    assert seen == [0, 1, 2, 3]
 
 
 def test_a_finished_table_is_left_and_only_new_sets_are_scored(reader, table):

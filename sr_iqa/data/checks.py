@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +13,7 @@ import numpy as np
 from ..config.models import DataOptions
 from ..errors import UserError
 from ..images import ImageError, image_size, read_image
+from ..threads import in_threads
 from .gtset import LQ, GTSet, Member, Problem
 
 logger = logging.getLogger(__name__)
@@ -50,18 +48,7 @@ def examine(
         problems = problems or list(_size_problems(gt_set, images, factor, smallest))
         return gt_set, problems, None if problems else then(gt_set, images)
 
-    workers = workers or os.cpu_count() or 1
-    coming = iter(sets)
-    with ThreadPoolExecutor(workers) as pool:
-        ahead = deque(pool.submit(work, gt_set) for gt_set in islice(coming, 3 * workers))
-        try:
-            while ahead:
-                done = ahead.popleft().result()
-                ahead.extend(pool.submit(work, gt_set) for gt_set in islice(coming, 1))
-                yield done
-        finally:
-            for future in ahead:
-                future.cancel()
+    return in_threads(work, sets, workers)
 
 
 def refuse_or_skip(data: DataOptions, problems: Sequence[Problem], usable: int) -> None:

@@ -18,7 +18,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +28,7 @@ import numpy as np
 from ..config.models import DataOptions
 from ..errors import UserError
 from ..images import image_size, read_image
+from ..threads import in_threads
 from .blocks import Size, parts
 from .codecs import CODECS, Codec
 from .gtset import LQ, GTSet, Member, Problem
@@ -169,9 +169,8 @@ class StoreReader:
     def problems(self) -> Iterator[Problem]:
         """Images whose pixels are not those that were packed."""
         _open(self.path)  # here: threads must not race to open it
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for found in pool.map(self._problems_of, range(len(self.records))):
-                yield from found
+        for found in in_threads(self._problems_of, range(len(self.records))):
+            yield from found
 
     def _problems_of(self, i: int) -> list[Problem]:
         record, found = self.records[i], []

@@ -14,6 +14,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,11 @@ class Metric:
     def differentiable(self) -> bool:
         return self.info.differentiable
 
+    @property
+    def threadable(self) -> bool:
+        """Threads may call it at the same time: its network keeps nothing between or during calls."""
+        return self.name in (*OWN, *STATELESS)
+
     def parameters(self) -> list[nn.Parameter]:
         """All parameters of the network, every one frozen."""
         return list(self._net.parameters())
@@ -74,10 +80,10 @@ class Metric:
 
         Args:
             x: images (N, 3, H, W), RGB in [0, 1], on the metric's device; computed in float32 even under autocast.
-            ref: the references of a full-reference metric, shaped like x; ignored by a no-reference metric.
+            ref: the references of a full-reference metric, shaped like x, or many for one x (1, 3, H, W); ignored by a no-reference metric.
 
         Returns:
-            (N,) float32. Gradients flow to x if the metric is differentiable and gradients are enabled.
+            (N,) float32, one value per image or reference. Gradients flow to x if the metric is differentiable and gradients are enabled.
 
         Raises:
             UserError: the images are too small for the metric, or have sides that it cannot take.
@@ -97,8 +103,8 @@ class Metric:
     def _values(self, images: Sequence[Tensor]) -> Tensor:
         output = self._net(*images)
         values = (output[0] if isinstance(output, (tuple, list)) else output).reshape(-1).float()
-        if len(values) != len(images[0]):
-            raise RuntimeError(f"{self.name} gave {len(values)} values for {len(images[0])} images")
+        if len(values) != len(images[-1]):
+            raise RuntimeError(f"{self.name} gave {len(values)} values for {len(images[-1])} images")
         return values
 
     def _checked(self, x: Tensor, ref: Tensor | None) -> list[Tensor]:
@@ -111,11 +117,12 @@ class Metric:
             raise UserError(f"{self.name} needs sides that are multiples of {self.info.multiple} pixels, got {height}x{width}")
         if self.mode == "NR":
             return [x.float()]
-        if ref is None or ref.shape != x.shape:
+        if ref is None or ref.shape[1:] != x.shape[1:] or len(x) not in (1, len(ref)):
             raise ValueError(
                 f"{self.name} needs references shaped like the images {tuple(x.shape)}, got {ref if ref is None else tuple(ref.shape)}"
             )
-        return [x.float(), ref.float()]
+        one_for_all = self.name in OWN  # our networks look at the one image once
+        return [x.float() if one_for_all else x.float().expand_as(ref), ref.float()]
 
 
 def create_metric(name: str, device: str | torch.device = "cpu", weights: Path | None = None, random_weights: bool = False) -> Metric:
@@ -210,14 +217,25 @@ def _build_musiq(info: MetricInfo, weights: Path | None, random_weights: bool) -
     return random_musiq(classes) if random_weights else load_musiq(weights or info.files[0].path, classes)
 
 
+def _build_lpips(info: MetricInfo, weights: Path | None, random_weights: bool) -> nn.Module:
+    from .lpips import load_lpips, random_lpips
+
+    trunk = LPIPS_TRUNKS[info.name]
+    return random_lpips(trunk) if random_weights else load_lpips(trunk, [weights] if weights else [file.path for file in info.files])
+
+
+LPIPS_TRUNKS: dict[str, Literal["alex", "vgg"]] = {"lpips": "alex", "lpips-vgg": "vgg"}
 MUSIQS = ("musiq", "musiq-ava", "musiq-paq2piq", "musiq-spaq")
 Builder = Callable[[MetricInfo, Path | None, bool], nn.Module]
 BUILDERS: dict[str, Builder] = {
     "nano": _build_nano,
     "niqe": _build_niqe,
     "ssimc": _build_ssimc,
+    **dict.fromkeys(LPIPS_TRUNKS, _build_lpips),
     **dict.fromkeys(MUSIQS, _build_musiq),
 }
 """Metrics that are not built by pyiqa's own constructor."""
-OWN = ("nano", "ssimc", *MUSIQS)
+OWN = ("nano", "ssimc", *LPIPS_TRUNKS, *MUSIQS)
 """Metrics computed by code of this package."""
+STATELESS = ("psnr", "psnry", "niqe")
+"""Metrics of pyiqa's that are plain functions of their images."""

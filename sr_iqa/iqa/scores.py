@@ -25,6 +25,7 @@ from sr_iqa.distributed import check_launch, is_main, share, wait_for_everyone
 from sr_iqa.errors import UserError
 from sr_iqa.images import list_images, read_image_lenient, to_tensor
 
+from .judging import apart, judged
 from .metrics import Metric, create_metric
 
 Row = dict[str, Any]
@@ -99,18 +100,25 @@ def score_files(
     for metric in metrics:
         if metric.mode != "NR":
             raise UserError(f"{metric.name} needs a reference; `sr-iqa test` evaluates against GTs")
-    for path in (p for entry in inputs for p in (list_images(entry) if Path(entry).is_dir() else [Path(entry)])):
-        x = to_tensor(read_image_lenient(path))[None].to(device)
-        with torch.no_grad():
-            yield path, [metric(x).item() for metric in metrics]
+    paths = [path for entry in inputs for path in (list_images(entry) if Path(entry).is_dir() else [Path(entry)])]
+
+    def score(_: Path, image: np.ndarray) -> list[float]:
+        x = to_tensor(image)[None].to(device)
+        return [metric(x).item() for metric in metrics]
+
+    yield from zip(paths, judged(read_image_lenient, score, paths, apart(metrics)), strict=True)
 
 
 def _score_share(reader: Reader, metric: Metric, indices: Sequence[int], parts: Path, batch_px: int) -> None:
+    def read(i: int) -> list[np.ndarray]:
+        return [reader.image(i, member) for member in range(len(reader.sets[i].paths))]
+
     rows: list[Row] = []
     saved = time.monotonic()
+    scores = judged(read, lambda _, images: _native_scores(metric, images, batch_px), indices, apart([metric]))
     try:
-        for i in indices:
-            rows += _score_set(reader, i, metric, batch_px)
+        for i, native in zip(indices, scores, strict=True):
+            rows += _rows_of(reader.sets[i], metric, native)
             if time.monotonic() - saved > SAVE_EVERY_S:
                 _save_part(parts, rows)
                 rows, saved = [], time.monotonic()
@@ -118,16 +126,14 @@ def _score_share(reader: Reader, metric: Metric, indices: Sequence[int], parts: 
         _save_part(parts, rows)
 
 
-def _score_set(reader: Reader, i: int, metric: Metric, batch_px: int) -> list[Row]:
-    gt_set = reader.sets[i]
-    height, width = reader.size(i)
-    members = range(len(gt_set.paths))
-    step = max(1, batch_px // (height * width))
-    native: list[float] = []
-    with torch.no_grad():
-        for first in members[::step]:
-            pixels = np.stack([reader.image(i, member) for member in members[first : first + step]])
-            native += metric(to_tensor(pixels).to(metric.device)).tolist()
+def _native_scores(metric: Metric, images: Sequence[np.ndarray], batch_px: int) -> list[float]:
+    """Of images of one size."""
+    step = max(1, batch_px // (images[0].shape[0] * images[0].shape[1]))
+    batches = [np.stack(images[first : first + step]) for first in range(0, len(images), step)]
+    return [value for batch in batches for value in metric(to_tensor(batch).to(metric.device)).tolist()]
+
+
+def _rows_of(gt_set: GTSet, metric: Metric, native: Sequence[float]) -> list[Row]:
     sign = -1.0 if metric.lower_better else 1.0
     values = [_finite(value, metric.name, image) for value, image in zip(native, gt_set.paths, strict=True)]
     facts = (metric.name, metric.identity)
