@@ -45,15 +45,19 @@ class HGGTDataset:
     def item(self, i: int) -> dict[str, object]:
         name = self.names[i % len(self.names)]
         files = [f"{name}.png" if folder == "original" else f"{name}_{folder}.png" for folder in FOLDERS]
-        images = [_decoded(self.root / "images" / folder / file) for folder, file in zip(FOLDERS, files, strict=True)]
-        labels = [json.loads((self.root / "labels" / annotator / f"{name}.json").read_text()) for annotator in "ABC"]
-        words = [[label[f"Picture_{k}"]["Label"] for label in labels] for k in range(2, 6)]
-        effective = [Counter(word).most_common(1)[0][0] if len(set(word)) < 3 else "Similar" for word in words]
+        images = [decoded(self.root / "images" / folder / file) for folder, file in zip(FOLDERS, files, strict=True)]
+        effective = self.labels(name)
         images = augment(images, True, False)
         kernel = _kernel()
         stacked = torch.stack(img2tensor(images, bgr2rgb=True, float32=True), dim=0)
         codes = np.array([0, *({"Positive": 1, "Similar": 2, "Negative": 3}[word] for word in effective)])
         return {"img_list": stacked, "label_list": codes, "kernel1": torch.FloatTensor(kernel)}
+
+    def labels(self, name: str) -> list[str]:
+        """The effective labels of the enhanced GTs."""
+        labels = [json.loads((self.root / "labels" / annotator / f"{name}.json").read_text()) for annotator in "ABC"]
+        words = [[label[f"Picture_{k}"]["Label"] for label in labels] for k in range(2, 6)]
+        return [Counter(word).most_common(1)[0][0] if len(set(word)) < 3 else "Similar" for word in words]
 
 
 class HGGTFeed:
@@ -108,7 +112,8 @@ def collate(items: list[dict[str, object]]) -> dict[str, Tensor]:
     return {key: torch.stack([torch.as_tensor(item[key]) for item in items]) for key in items[0]}
 
 
-def _decoded(path: Path) -> np.ndarray:
+def decoded(path: Path) -> np.ndarray:
+    """(H, W, 3) BGR, float32 in [0, 1]."""
     import cv2
 
     return cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR).astype(np.float32) / 255.0
