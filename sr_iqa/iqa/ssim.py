@@ -28,13 +28,14 @@ class SSIM(nn.Module):
 
 
 def _planes(images: Tensor) -> list[Tensor]:
-    """8-bit levels in float64; where a gradient is wanted, rounding lets it pass unchanged.
+    """8-bit levels: one plane (H, W) after the other on a CPU, whose cache holds one; all in one tensor on a GPU."""
+    return [_levels(plane) for plane in images.flatten(0, 1)] if images.device.type == "cpu" else [_levels(images)]
 
-    One plane (H, W) after the other on a CPU, whose cache holds one; all in one tensor on a GPU.
-    """
-    levels = 255 * images
-    levels = (levels + (levels.round() - levels).detach()).double()
-    return list(levels.flatten(0, 1)) if images.device.type == "cpu" else [levels]
+
+def _levels(x: Tensor) -> Tensor:
+    """In float64; where a gradient is wanted, rounding lets it pass unchanged."""
+    levels = 255 * x
+    return (levels + (levels.round() - levels).detach()).double()
 
 
 def _moments(plane: Tensor) -> tuple[Tensor, Tensor, Tensor]:
