@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -63,8 +64,8 @@ class HGGTDataset:
 class HGGTFeed:
     """A batch of items -> (lq, the five GT crops), through the degradation and the pool."""
 
-    def __init__(self, grad: bool = True, queue: int = QUEUE) -> None:
-        self.jpeger = DiffJPEG(differentiable=False)
+    def __init__(self, grad: bool = True, queue: int = QUEUE, device: str = "cpu") -> None:
+        self.jpeger = DiffJPEG(differentiable=False).to(device)
         self.grad, self.queue, self.filled = grad, queue, 0
         self.pool_lq, self.pool_gts = torch.zeros(0), torch.zeros(0)
 
@@ -95,7 +96,7 @@ class HGGTFeed:
         """The pool of training pairs: shuffled as a whole, the first b taken out, the new ones put there."""
         b = len(lq)
         if not self.pool_lq.numel():
-            self.pool_lq, self.pool_gts = (torch.zeros(self.queue, *t.shape[1:]) for t in (lq, gts))
+            self.pool_lq, self.pool_gts = (t.new_zeros(self.queue, *t.shape[1:]) for t in (lq, gts))
         if self.filled < self.queue:
             self.pool_lq[self.filled : self.filled + b], self.pool_gts[self.filled : self.filled + b] = lq.clone(), gts.clone()
             self.filled += b
@@ -114,8 +115,6 @@ def collate(items: list[dict[str, object]]) -> dict[str, Tensor]:
 
 def decoded(path: Path) -> np.ndarray:
     """(H, W, 3) BGR, float32 in [0, 1]."""
-    import cv2
-
     return cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR).astype(np.float32) / 255.0
 
 

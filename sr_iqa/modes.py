@@ -1,10 +1,11 @@
-"""Scoped changes of a network's mode."""
+"""Scoped changes of a network's mode and of what float32 means."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -22,3 +23,17 @@ def eval_mode(*nets: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether NVIDIA's tensor cores may round the factors of float32 products and convolutions to 10 bits of fraction."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for backend, was in zip(backends, before, strict=True):
+            backend.allow_tf32 = was

@@ -13,7 +13,8 @@ from sr_iqa.distributed import check_launch
 from sr_iqa.errors import UsageError, UserError
 from sr_iqa.training import trainer
 from sr_iqa.training.folder import final_weights
-from tests.tiny_runs import GAN, RRDB, differences, lines, losses, network, run, state, validation
+from sr_iqa.training.state import check_unchanged, plain
+from tests.tiny_runs import GAN, RRDB, differences, lines, losses, network, run, state, tiny, validation
 
 REWARD = {"metric": "nano", "weight": 0.02, "warmup_iter": 4}
 VARIANTS = {
@@ -166,6 +167,17 @@ def test_changed_options_are_named(root):
     assert "total_iter" not in str(refused.value)
     allowed = {"val": {"crop_border": 2}, "logger": {"print_freq": 2}, "datasets": {"train": {"num_worker_per_gpu": 1}}}
     assert state(run(root, "changed", allowed), 6)["step"] == 6
+
+
+def test_an_option_that_the_run_did_not_know_counts_as_its_default(tmp_path):
+    now = tiny(tmp_path, "new")
+    then = plain(now)
+    del then["compile"], then["datasets"]["train"]["sampling"]["grid"]
+    check_unchanged(then, plain(now), tmp_path)
+    with pytest.raises(UserError, match="compile: False -> True"):
+        check_unchanged(then, plain(tiny(tmp_path, "new", {"compile": True})), tmp_path)
+    with pytest.raises(UserError, match="forgotten: 1 -> not set"):
+        check_unchanged({**then, "forgotten": 1}, plain(now), tmp_path)
 
 
 def test_the_global_batch_may_be_divided_anew_but_not_change(root):

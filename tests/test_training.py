@@ -13,6 +13,8 @@ from sr_iqa.archs.discriminators import held_spectral_norm
 from sr_iqa.checkpoints import save_weights
 from sr_iqa.data.stream import collate
 from sr_iqa.errors import UserError
+from sr_iqa.iqa import metrics
+from sr_iqa.modes import tf32
 from sr_iqa.training import trainer
 from sr_iqa.training.build import ExactConv2d, build, keep_last_convolution_exact
 from sr_iqa.training.checkpoint import averaged, load_trained
@@ -391,6 +393,19 @@ def test_runs_of_different_precision_in_one_process(root):
         folder = run(root, f"precision_{precision}", GAN, {"precision": precision}, SHORT)
         assert network(folder, 2)["conv_first.weight"].dtype == torch.float32
     assert moved(network(root / "runs" / "precision_no", 2), network(root / "runs" / "precision_bf16", 2))
+
+
+def test_tf32_is_allowed_during_the_run_and_never_in_metrics(root, monkeypatch):
+    """What the flags do needs a GPU; that they are set and set back does not."""
+    matmul, seen = torch.backends.cuda.matmul, []
+    step = trainer.train_step
+    monkeypatch.setattr(trainer, "train_step", lambda *arguments: (seen.append(matmul.allow_tf32), step(*arguments)))
+    for precision in ("no", "tf32"):
+        run(root, f"products_{precision}", SHORT, {"precision": precision})
+    assert seen == [False, False, True, True] and not matmul.allow_tf32
+    assert losses(root / "runs" / "products_no") == losses(root / "runs" / "products_tf32")
+    with tf32(True), metrics._float32(torch.device("cuda")):
+        assert not matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize(

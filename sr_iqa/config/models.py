@@ -270,8 +270,8 @@ class Options(Section):
     """How many times larger the output is than the input, per side."""
     manual_seed: NonNegativeInt = 0
     """Seed of everything random: samples, initial weights, dropout."""
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    """Mixed precision; fp16 is refused with a GAN."""
+    precision: Literal["no", "tf32", "bf16", "fp16"] = "no"
+    """Mixed precision: bf16, or fp16, which is refused with a GAN. tf32: float32 whose products NVIDIA's tensor cores round to 10 bits."""
     deterministic: bool = False
     """Bit-identical runs on CUDA too, slower; on the CPU runs are always bit-identical."""
     compile: bool = False

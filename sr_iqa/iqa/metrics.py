@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -21,9 +22,16 @@ from torch import Tensor, nn
 
 from sr_iqa import __version__
 from sr_iqa.errors import DAMAGED_FILE, UserError
+from sr_iqa.modes import tf32
 
 from .catalog import CATALOG, MetricInfo
 from .weights import file_fingerprint, fingerprint, require
+
+
+@contextmanager
+def _float32(device: torch.device) -> Iterator[None]:
+    with torch.autocast(device.type, enabled=False), tf32(False) if device.type == "cuda" else nullcontext():
+        yield
 
 
 class Metric:
@@ -79,7 +87,7 @@ class Metric:
         """Native values.
 
         Args:
-            x: images (N, 3, H, W), RGB in [0, 1], on the metric's device; computed in float32 even under autocast.
+            x: images (N, 3, H, W), RGB in [0, 1], on the metric's device; computed in float32 even under autocast or where TF32 is allowed.
             ref: the references of a full-reference metric, shaped like x, or many for one x (1, 3, H, W); ignored by a no-reference metric.
 
         Returns:
@@ -90,7 +98,7 @@ class Metric:
             ValueError: wrong shapes, or no ref.
         """
         images = self._checked(x, ref)
-        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()), torch.autocast(x.device.type, enabled=False):
+        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()), _float32(x.device):
             if self.info.one_image:
                 return torch.cat([self._values([t[i : i + 1].clone() for t in images]) for i in range(len(x))])
             return self._values(images)

@@ -152,7 +152,7 @@ def build_stream(options: Options, judge: Metric | None = None) -> TrainStream:
 def build_generator(options: Options, train: TrainOptions, accelerator: Accelerator) -> Learner:
     """The generator from its starting weights, with an adapter where `lora` is set."""
     net = starting_network(options)
-    if options.precision != "no":
+    if options.precision in ("bf16", "fp16"):
         keep_last_convolution_exact(net)
     if options.lora:
         net = inject(net, options.lora, options.network_g.type)

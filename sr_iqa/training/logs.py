@@ -70,6 +70,9 @@ def peak_memory_gib() -> float:
     """Most memory ever taken: by tensors on the GPU, or by this process where there is none."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
+    status = Path("/proc/self/status")  # on Linux ru_maxrss is at least what the parent process had
+    if status.exists():
+        return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from ..atomic import atomic_write
 from ..config.models import Options
@@ -74,10 +75,12 @@ def plain(options: Options) -> dict[str, Any]:
 def check_unchanged(then: dict[str, Any], now: dict[str, Any], source: Path) -> None:
     """Refuses to go on with other options than the run was started with, FREE_KEYS excepted.
 
+    An option that the run's version did not have counts as having its default then.
+
     Raises:
         UserError: names every key that differs, with both values.
     """
-    before, after = dict(flat(then)), dict(flat(now))
+    before, after = dict(flat(_with_defaults(then))), dict(flat(now))
     changed = [
         f"  {key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')}"
         for key in sorted(before.keys() | after.keys())
@@ -88,6 +91,14 @@ def check_unchanged(then: dict[str, Any], now: dict[str, Any], source: Path) -> 
             f"{source} was written by a run with other options:\n" + "\n".join(changed) + "\n"
             "Restore them, choose another `name`, or start anew with --fresh (the old folder is kept under another name)."
         )
+
+
+def _with_defaults(options: dict[str, Any]) -> dict[str, Any]:
+    """Stored options, complete by this version's measure; as they are where it does not know some of them."""
+    try:
+        return plain(Options.model_validate(options))
+    except ValidationError:
+        return options
 
 
 def check_same_batch(then: int, now: int, source: Path) -> None:

@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..evaluation import evaluate
 from ..images import write_png
 from ..iqa.metrics import Metric, create_metric
+from ..modes import tf32
 from . import state as states
 from .build import Run, build
 from .checkpoint import averaged, capture, restore, save_networks
@@ -58,6 +59,8 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
         if is_main():
             stack.enter_context(only_run_in(folder))
         stack.enter_context(determinism(options.deterministic))
+        if options.precision != "no":
+            stack.enter_context(tf32(True))
         stop = stack.enter_context(Stop())
         accelerator = make_accelerator(options, folder)
         with messages_to(notes.append):
@@ -184,7 +187,7 @@ def make_accelerator(options: Options, folder: RunFolder) -> Accelerator:
     # Accelerate keeps the first run's precision for the whole process, and refuses another one, until its state is dropped.
     AcceleratorState._reset_state()
     return Accelerator(
-        mixed_precision=options.precision,
+        mixed_precision="no" if options.precision == "tf32" else options.precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulation, sync_with_dataloader=False),
         log_with="tensorboard" if options.logger.use_tb_logger else None,
         project_dir=folder.root,
