@@ -87,7 +87,7 @@ def test_kill_9_and_rerun(root, tmp_path):
     assert len(lines(folder)) == 3, "a step was logged twice"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
 def test_a_signal_finishes_the_step_saves_and_exits(root, monkeypatch, number, code):
     name = f"signal_{code}"
     with monkeypatch.context() as patch:

@@ -346,7 +346,8 @@ def _init_worker(_: int) -> None:
     """Workers leave the cores to each other. Stop signals to the whole group are for the training process, which still wants batches to
     finish its step: workers leave when their parent asks them to."""
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         Thread(target=_leave_when_asked, args=(os.getppid(),), daemon=True).start()

@@ -122,7 +122,7 @@ def _refuse_changed(study: Study, only: Sequence[str], redo: Sequence[str] = ())
 def _train_in_processes(study: Study, plan: Sequence[tuple[int, str]], jobs: int, launch: str, board: Board) -> None:
     """Keeps up to `jobs` runs going until all of the plan have been made or cannot be."""
     queue = _Queue(study, jobs, launch, list(plan))
-    before = signal.signal(signal.SIGTERM, _leave)
+    before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         while queue.waiting or queue.running:
             queue.start_ready()
@@ -133,7 +133,8 @@ def _train_in_processes(study: Study, plan: Sequence[tuple[int, str]], jobs: int
                 board.ended(name, seed, study.evaluate(name, seed))
     finally:
         queue.stop()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if queue.failed:
         raise UserError("\n".join(f"{name} (seed {seed}) failed: {words}" for (seed, name), words in queue.failed.items()))
 

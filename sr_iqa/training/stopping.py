@@ -9,6 +9,8 @@ from types import FrameType, TracebackType
 
 from ..distributed import Agreement, world_size
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""SIGUSR1 is what SLURM jobs are usually told of their end with (--signal=USR1@60)."""
 ASK_EVERY = 8
 """Steps between two questions to the other processes whether one of them has been told to stop."""
 
@@ -18,7 +20,7 @@ class StopRequested(Exception):
 
 
 class Stop:
-    """Turns SIGTERM and SIGINT into a flag while the context lasts. A second signal acts at once, as it would have without us."""
+    """Turns SIGNALS into a flag while the context lasts. A second signal acts at once, as it would have without us."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -28,7 +30,7 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._remember) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._handlers = {number: signal.signal(number, self._remember) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -36,7 +38,7 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, as shells have it: 143 after SIGTERM, 130 after SIGINT."""
+        """128 + the signal's number, as shells have it: 143 after SIGTERM, 130 after SIGINT, 138 after SIGUSR1."""
         return 128 + (self.signal or signal.SIGTERM)
 
     def check(self, step: int) -> None:

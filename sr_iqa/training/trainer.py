@@ -46,7 +46,7 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
 
     Raises:
         UserError: options, data or weights that cannot be used; a loss that is no longer finite.
-        SystemExit: after SIGTERM or SIGINT, when everything has been saved (143 or 130).
+        SystemExit: after SIGTERM or SIGINT, when everything has been saved (143, 130 or 138).
     """
     check_launch()
     folder = run_folder(options)
