@@ -165,6 +165,30 @@ def infer(
     _say(f"{infer_folder(net, inputs, output, tile=tile, device=_device(device))} images written to {output}")
 
 
+@app.command()
+def doctor(
+    opt: Annotated[Path | None, typer.Option("-opt", "--opt", help="Check this option file too, with its stores.")] = None,
+    store: Annotated[
+        list[Path] | None, typer.Option(help="Compare every image of this store with what was packed; may be repeated.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where runs will be written; by default experiments_root, or here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all findings here.")] = None,
+) -> None:
+    """Look at the installation and the machine: versions, devices, what works, weights, disk; exit 1 if there is a problem."""
+    from sr_iqa.doctor import examine, write_findings
+
+    findings = []
+    for finding in examine(folder, opt, store or ()):
+        _say(str(finding))
+        findings.append(finding)
+    if json_file:
+        write_findings(findings, json_file)
+    problems = sum(finding.state == "PROBLEM" for finding in findings)
+    _say(f"{problems or 'no'} problem{'s' if problems != 1 else ''}")
+    if problems:
+        raise typer.Exit(1)
+
+
 # ---------------------------------------------------------------- data
 
 

@@ -7,13 +7,19 @@ Under `accelerate launch` the figures come from Accelerate's PartialState.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 
-from .errors import UsageError
+from .errors import UsageError, UserError
 
 T = TypeVar("T")
+PATIENCE_S = 1800.0
+"""How long processes wait for one that does not answer, unless the environment says SR_IQA_TIMEOUT_S. Long, because the shares of a scoring
+run or a validation may take different times."""
 
 
 def launched_size() -> int:
@@ -25,7 +31,16 @@ def _state() -> Any:
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # the Accelerator heeds the variable, PartialState alone does not
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU")  # the Accelerator heeds the variable, PartialState alone does not
+    return PartialState(cpu, **({"timeout": _patience()} if launched_size() > 1 else {}))
+
+
+def _patience() -> timedelta:
+    value = os.environ.get("SR_IQA_TIMEOUT_S", str(PATIENCE_S))
+    try:
+        return timedelta(seconds=float(value))
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"SR_IQA_TIMEOUT_S is {value}, which is no number of seconds") from error
 
 
 def rank() -> int:
@@ -66,6 +81,26 @@ def gather_objects(items: list[T]) -> list[T]:
     return gather_object(list(items))
 
 
+@contextmanager
+def contact_with_others() -> Iterator[None]:
+    """Turns what the communication library says, when a process is gone or does not answer, into words.
+
+    Raises:
+        UserError: contact was lost while the block ran.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "gloo/" in str(error)
+        if not lost or launched_size() == 1:
+            raise
+        raise UserError(
+            f"process {os.environ.get('RANK', '?')} of {launched_size()} lost contact with another one: it ended, or its machine cannot be "
+            f"reached; look there for the cause.\nThe same command, given on all machines, goes on from the last checkpoint. "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
 def check_launch() -> None:
     """Refuses a launch whose processes do not know of each other.
 
@@ -91,7 +126,7 @@ class Agreement:
     def __init__(self) -> None:
         self._group: Any = None
         if world_size() > 1:
-            self._group = torch.distributed.new_group(backend="gloo")
+            self._group = torch.distributed.new_group(backend="gloo", timeout=_patience())
 
     def any(self, flag: bool) -> bool:
         """True in all processes if `flag` is true in any. Every process must call it."""

@@ -14,7 +14,7 @@ from ..config.models import DataOptions, Options
 from ..data.sets import load_sets
 from ..data.store import Reader, is_store
 from ..data.stream import train_loader
-from ..distributed import check_launch, gather_objects, is_main, rank, wait_for_everyone, world_size
+from ..distributed import check_launch, contact_with_others, gather_objects, is_main, rank, wait_for_everyone, world_size
 from ..errors import UsageError
 from ..evaluation import evaluate
 from ..images import write_png
@@ -58,6 +58,7 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
     with ExitStack() as stack:
         if is_main():
             stack.enter_context(only_run_in(folder))
+        stack.enter_context(contact_with_others())
         stack.enter_context(determinism(options.deterministic))
         if options.precision != "no":
             stack.enter_context(tf32(True))
@@ -76,7 +77,7 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
             prepare(folder, options, run.step)
         wait_for_everyone()
         logs = Logs(folder, accelerator, run.step, run.train.total_iter, options.logger.use_tb_logger, quiet)
-        with logs:
+        with logs, contact_with_others():  # inside, so that status.json has the words
             for note in notes:
                 logs.event(note)
             loop(run, meter, folder, logs, stop)
