@@ -32,13 +32,14 @@ def overview(found: dict[str, dict[str, Any]]) -> list[str]:
     """Every row that has a target, and the targets that wait for a GPU."""
     lines = ["## All targets", "", "| what | against | figure | target | reached | where |", "|---|---|---|---|---|---|"]
     for name, result in found.items():
-        device = "GPU" if name.endswith("_cuda") else "CPU"
+        benchmark, _, device = name.rpartition("_")
         for row in result["rows"]:
             if row["target"]:
-                lines.append(_line([row["what"], row["against"], row["figure"], row["target"], MARK[row["holds"]], device]))
+                what = f"[{benchmark}](#{benchmark}-{device}): {row['what']}"
+                lines.append(_line([what, row["against"], row["figure"], row["target"], MARK[row["holds"]], device]))
     for name, (what, target) in GPU_TARGETS.items():
         if f"{name}_cuda" not in found:
-            lines.append(f"| {what} | not yet measured | {target} | | GPU, `python -m benchmarks.{name}` |")
+            lines.append(f"| {name}: {what} | not yet measured | {target} | | cuda, `python -m benchmarks.{name}` |")
     return [*lines, ""]
 
 

@@ -75,9 +75,8 @@ def main() -> None:
     rows.append(
         Row("bf16", "float32, the same seeds", f"{change:+.3f} dB", note=f"the seeds' standard deviation in float32: {spread:.3f} dB")
     )
-    publish(
-        "precision", rows, f"PSNR after {arguments.steps} steps: SwinIR of 79k parameters from scratch, L1, batch 4, GT 64, the demo's held-out photos."
-    )
+    about = "SwinIR of 79k parameters from scratch, L1, batch 4, GT 64, the demo's held-out photos"
+    publish("precision", rows, f"PSNR after {arguments.steps} steps: {about}.")
 
 
 if __name__ == "__main__":

@@ -441,3 +441,28 @@ def test_tensorboard_gets_scalars_and_pictures(root):
     events.Reload()
     assert {"l_pix", "lr", "val/psnr"} <= set(events.Tags()["scalars"])
     assert events.Tags()["images"] == ["samples"]
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), MemoryError(), "[enforce fail] DefaultCPUAllocator: no"]
+)
+def test_a_lack_of_memory_names_the_options_to_lower(root, monkeypatch, error):
+    def step(*_):
+        raise RuntimeError(error) if isinstance(error, str) else error
+
+    monkeypatch.setattr(trainer, "train_step", step)
+    with pytest.raises(UserError, match=r"not enough memory for a training step: lower datasets\.train\.batch_size_per_gpu"):
+        run(root, "large_step", SHORT, fresh=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(trainer, "evaluate", step)
+    with pytest.raises(UserError, match=r"for validation: set val\.tile"):
+        run(root, "large_image", SHORT, validation(root), fresh=True)
+
+
+def test_other_errors_are_left_as_they_are(root, monkeypatch):
+    def step(*_):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(trainer, "train_step", step)
+    with pytest.raises(RuntimeError, match="a defect"):
+        run(root, "defect", SHORT)

@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from ..atomic import atomic_write
+from ..atomic import atomic_write, errors_name
 from ..distributed import is_main
 from .folder import RunFolder
 from .meter import Reading
@@ -109,13 +109,14 @@ class Logs:
             tracker.finish()
         stopped = isinstance(error, (SystemExit, KeyboardInterrupt))
         state = "done" if error is None else "stopped" if stopped else "failed"
-        self._status(state, "" if error is None or stopped else f"{type(error).__name__}: {error}")
+        with suppress(OSError) if error else nullcontext():  # a full disk must not hide what it was the cause of
+            self._status(state, "" if error is None or stopped else f"{type(error).__name__}: {error}")
 
     def event(self, text: str) -> None:
         """Something worth knowing, to the screen and train.log."""
         if is_main():
             self._console.print(text, markup=False)
-            with self._folder.log.open("a", encoding="utf-8") as file:
+            with errors_name(self._folder.log), self._folder.log.open("a", encoding="utf-8") as file:
                 file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
 
     def once(self, text: str) -> None:
@@ -159,7 +160,7 @@ class Logs:
 
     def _append(self, line: dict[str, Any]) -> None:
         if is_main():
-            with self._folder.metrics.open("a", encoding="utf-8") as file:
+            with errors_name(self._folder.metrics), self._folder.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def _status(self, state: str, message: str) -> None:

@@ -25,6 +25,7 @@ from .build import Run, build
 from .checkpoint import averaged, capture, restore, save_networks
 from .folder import RunFolder, archive, only_run_in, prepare, run_folder
 from .logs import WAITING, Logs, Stopwatch, is_finished, messages_to
+from .memory import STEP, VALIDATION, memory_for
 from .meter import Meter
 from .rehearsal import rehearse
 from .samples import sample_sheet
@@ -97,7 +98,8 @@ def loop(run: Run, meter: Meter, folder: RunFolder, logs: Logs, stop: Stop) -> N
         while run.step < total:
             with watch.spending("data"):
                 batches = [next(samples) for _ in range(run.train.accum_iter)]
-            train_step(run, batches, meter)
+            with memory_for("a training step", STEP):
+                train_step(run, batches, meter)
             watch.steps += 1
             logs.advance(run.step)
             if is_due(run.step, logger.print_freq, total):
@@ -166,7 +168,7 @@ def validate(run: Run, held_out: HeldOut | None, folder: RunFolder, logs: Logs, 
         return
     val, scale, (data, reader, judges) = run.options.val, run.options.scale, held_out
     images = folder.pictures / str(run.step) if val.save_img else None
-    with averaged(run) as net, net.register_forward_pre_hook(stop.check_alone):
+    with memory_for("validation", VALIDATION), averaged(run) as net, net.register_forward_pre_hook(stop.check_alone):
         evaluation = evaluate(net, data, judges, scale, val.crop_border, val.tile, images, val.max_images, reader, val.against)
         if is_main():
             sheet = sample_sheet(net, reader, data, scale, val.tile)
