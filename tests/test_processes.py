@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from pyarrow import parquet
 
 from sr_iqa.config import options_to_yaml
 from tests.test_training import assert_same_curve
@@ -30,12 +31,13 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("processes")
 
 
-def launch(root, name, *changes, processes=2, use_cpu=True, wait=True):
+def launch(root, name, *changes, processes=2, use_cpu=True, wait=True, command=TRAIN, more=()):
     """Starts a run in several processes through the command line; returns the finished process, or the running one."""
     path = root / f"{name}.yml"
     path.write_text(options_to_yaml(tiny(root, name, *changes)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true" if use_cpu else "false"}
-    command = [*LAUNCHER, str(processes), *TRAIN, str(path)]
+    launcher = [*LAUNCHER, str(processes)] if processes > 1 else [sys.executable]
+    command = [*launcher, *command, str(path), *map(str, more)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if wait:
         process.output = process.communicate(timeout=240)[0]
@@ -103,6 +105,37 @@ def test_a_signal_to_the_launcher_saves_and_stops_both(root):
     assert status["state"] == "stopped", output
     assert started(folder) == 2
     assert state(folder, status["step"])["step"] == status["step"]
+
+
+@pytest.mark.slow
+def test_adapter_reward_and_amo_in_two_processes(root):
+    sampling = {"datasets": {"train": {"sampling": {"strategy": "amo", "metric": "nano"}}}}
+    changes = (RATE, sampling, {"lora": {"rank": 2}, "train": {"reward_opt": {"metric": "nano", "weight": 0.02}}})
+    process = launch(root, "lora_two", *changes)
+    assert process.returncode == 0, process.output
+    folder = root / "runs" / "lora_two"
+    assert started(folder) == 2
+    one = run(root, "lora_one", *changes, {"datasets": {"train": {"batch_size_per_gpu": 4}}})
+    assert_same_curve(one, folder)
+    assert [line["chosen"] for line in losses(one).values()] == [line["chosen"] for line in losses(folder).values()]
+
+
+@pytest.mark.slow
+def test_scoring_and_evaluation_in_three_processes(root):
+    """Four sets, which three processes cannot share evenly."""
+    changes = ({"train": {"total_iter": 2}}, validation(root))
+    run(root, "shared", *changes)
+    tables, values = [], []
+    for processes in (1, 3):
+        table, numbers = root / f"scores{processes}.parquet", root / f"values{processes}.json"
+        for command, more in (("data score", ("--metric", "nano", "-o", table)), ("test", ("--json", numbers))):
+            process = launch(root, "shared", *changes, processes=processes, command=["-m", "sr_iqa", *command.split(), "-opt"], more=more)
+            assert process.returncode == 0, process.output
+        tables.append([(row["set"], row["member"], round(row["score"], 3)) for row in parquet.read_table(table).to_pylist()])
+        values.append(json.loads(numbers.read_text())["metrics"])
+    assert len(tables[0]) == 16 and tables[0] == tables[1]
+    for column, one in values[0].items():
+        assert one["per_image"] == pytest.approx(values[1][column]["per_image"], rel=1e-5), column
 
 
 def losses_so_far(folder):

@@ -103,6 +103,31 @@ def test_a_signal_finishes_the_step_saves_and_exits(root, monkeypatch, number, c
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_a_second_signal_ends_at_once(root):
+    """In a process of its own, whose steps last longer than the test may."""
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from sr_iqa.training import trainer\n"
+        "from tests.test_resume import stop_after\n"
+        "from tests.tiny_runs import run\n"
+        "import pytest\n"
+        "stop_after(pytest.MonkeyPatch(), 4, lambda: (print('asleep', flush=True), time.sleep(600)))\n"
+        "run(Path(sys.argv[1]), 'twice')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(root)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "asleep\n"
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == -signal.SIGTERM
+    process.stdout.close()
+    folder = root / "runs" / "twice"
+    assert state(folder, 3)["step"] == 3
+    assert differences(state(run(root, "twice"), 6), state(run(root, "twice_whole"), 6)) == [".options.name"]
+
+
 def test_a_signal_ends_a_validation_which_is_made_up_for_later(root, monkeypatch):
     changes = validation(root, val_freq=2)
     original = trainer.evaluate
