@@ -146,9 +146,7 @@ def twins() -> Iterator[Finding]:
 
 def opencv() -> Iterator[Finding]:
     """Whether OpenCV loads, and which of its builds that is."""
-    import cv2
-
-    from . import images  # noqa: F401 (says what to do where cv2 cannot be loaded)
+    from .images import cv2  # from there, because it says what to do where cv2 cannot be loaded
 
     headless = any(line.split() == ["GUI:", "NONE"] for line in cv2.getBuildInformation().splitlines())
     yield Finding("opencv", "ok", f"{cv2.__version__}, {'headless build' if headless else 'build with windows, which needs libGL'}")
@@ -157,10 +155,17 @@ def opencv() -> Iterator[Finding]:
 def torchvision() -> Iterator[Finding]:
     """Whether torchvision belongs to this torch: its compiled operators load only into the release that they were built for."""
     import torch
-    from torchvision.ops import nms
 
-    nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
-    yield Finding("torchvision", "ok", f"{_version('torchvision')} runs with torch {torch.__version__}")
+    pair = f"{_version('torchvision')} with torch {torch.__version__}"
+    try:
+        from torchvision.ops import nms
+
+        nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
+    except Exception as error:  # as in `carried_out`
+        mend = "install the two together: pip install --force-reinstall torch torchvision"
+        yield Finding("torchvision", "PROBLEM", f"{pair} does not work ({type(error).__name__}: {error}); {mend}")
+    else:
+        yield Finding("torchvision", "ok", pair)
 
 
 def parts() -> Iterator[Finding]:
@@ -247,11 +252,11 @@ def _precisions_of(device: torch.device) -> Iterator[Finding]:
         candidates, rest = ("no", "tf32", "bf16", "fp16"), ""
     else:
         candidates, rest = ("no", "fp16"), "; bf16 and tf32 need compute capability 8.0"
-    errors = {name: _rounding(name, device) for name in candidates}
-    name = f"precision on {device}"
-    for wrong in [name for name, error in errors.items() if not error < WORST_ROUNDING]:
-        yield Finding(name, "PROBLEM", f"{wrong}: a product is wrong by {errors.pop(wrong):.1%}; do not use it here")
-    yield Finding(name, "ok", f"tried: {', '.join(errors)}{rest}")
+    errors = {precision: _rounding(precision, device) for precision in candidates}
+    right = [precision for precision, error in errors.items() if error < WORST_ROUNDING]
+    for precision in errors.keys() - set(right):
+        yield Finding(f"precision on {device}", "PROBLEM", f"{precision}: a product is off by {errors[precision]:.1%}; do not use it here")
+    yield Finding(f"precision on {device}", "ok", f"{', '.join(right) or 'none'} tried and right{rest}")
 
 
 def _rounding(precision: str, device: torch.device) -> float:
@@ -385,7 +390,7 @@ def store(path: Path) -> Iterator[Finding]:
 
     reader = StoreReader(path)
     problems = list(reader.problems())
-    images = sum(len(record["pixels"]) for record in reader.records)
+    images = sum(len(entry.paths) + (entry.lq is not None) for entry in reader.sets)
     if problems:
         first = problems[0].message.removesuffix(f"; {AGAIN}")
         yield Finding("store", "PROBLEM", f"{path}: {len(problems)} of {images} images are damaged (first: {first}); {AGAIN}")

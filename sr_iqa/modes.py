@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -28,12 +29,10 @@ def eval_mode(*nets: nn.Module) -> Iterator[None]:
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Whether NVIDIA's tensor cores may round the factors of float32 products and convolutions to 10 bits of fraction."""
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = allowed
+    matmul, cudnn = torch.backends.cuda.matmul, cast(Any, torch.backends.cudnn)
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
     try:
         yield
     finally:
-        for backend, was in zip(backends, before, strict=True):
-            backend.allow_tf32 = was
+        matmul.allow_tf32, cudnn.allow_tf32 = before

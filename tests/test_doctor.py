@@ -102,8 +102,10 @@ def test_two_opencv_wheels_are_noted(monkeypatch):
 def test_opencv_and_torchvision_are_really_used(monkeypatch):
     assert states(doctor.opencv) == {"opencv": "ok"} and states(doctor.torchvision) == {"torchvision": "ok"}
     monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.delitem(sys.modules, "sr_iqa.images")
+    assert states(doctor.opencv) == {"check": "PROBLEM"} and "pip install" in texts(doctor.opencv)
     monkeypatch.setattr("torchvision.ops.nms", lambda *_: 1 / 0)
-    assert states(doctor.opencv) == {"check": "PROBLEM"} and states(doctor.torchvision) == {"check": "PROBLEM"}
+    assert states(doctor.torchvision) == {"torchvision": "PROBLEM"} and "install the two together" in texts(doctor.torchvision)
 
 
 def test_absent_parts_are_noted_and_broken_ones_are_problems(monkeypatch):
