@@ -34,8 +34,13 @@ def resolve_network(name: str) -> Callable[..., nn.Module]:
     Raises:
         UsageError: unknown; lists ours, BasicSR's where it is installed, and the nearest name.
     """
-    if name in NETWORKS or "." in name or importlib.util.find_spec("basicsr") is None:
+    if name in NETWORKS or "." in name:
         return find("network", name, NETWORKS)
+    if importlib.util.find_spec("basicsr") is None:
+        try:
+            return find("network", name, NETWORKS)
+        except UsageError as error:
+            raise UsageError(f"{error} (BasicSR's networks are not there: basicsr is not installed.)") from error
     return find("network", name, {**NETWORKS, **basicsr_archs(), **NETWORKS})
 
 

@@ -28,7 +28,8 @@ class WeightFile:
 
     url: str
     folder: str
-    """Its cache: pyiqa, checkpoints, clip, openai, huggingface; assets and basicsr for files that come with a package."""
+    """Its cache: pyiqa, checkpoints, clip, openai, huggingface; assets and basicsr for files that come with a package (without BasicSR, as on
+    Python 3.13, its file is to be fetched like any other)."""
 
     @property
     def name(self) -> str:
@@ -37,7 +38,7 @@ class WeightFile:
 
     @property
     def shipped(self) -> bool:
-        return self.folder in ("assets", "basicsr")
+        return self.folder == "assets" or (self.folder == "basicsr" and _package("basicsr").exists())
 
     @property
     def path(self) -> Path:
@@ -45,7 +46,7 @@ class WeightFile:
         match self.folder:
             case "assets":
                 return ASSETS / self.name
-            case "basicsr":
+            case "basicsr" if self.shipped:
                 return _package("basicsr") / "metrics" / self.name
             case "openai":
                 return Path.home() / ".cache" / "clip" / self.name
