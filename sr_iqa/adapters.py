@@ -5,20 +5,20 @@ A layer W x becomes W x + s * (alpha / rank) * B A x, with W frozen and s the ad
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .atomic import atomic_folder
-from .checkpoints import read_metadata, weights_hash
-from .config.models import LoraOptions
+from .checkpoints import check_finite, no_larger_than, read_metadata, weights_hash
+from .config.models import Fraction, LoraOptions
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -143,14 +143,18 @@ def load_adapter(net: nn.Module, folder: Path | str, check_base: bool = True) ->
         AdapterError: no adapter there, other layers or shapes, or (with `check_base`) made for other base weights.
     """
     folder = Path(folder)
-    metadata, state = _read(folder)
+    said, metadata, state = _read(folder)
     made_for = metadata.get("base_hash")
     if check_base and made_for and made_for != base_hash(net):
         raise AdapterError(
             f"{folder}: this adapter was trained on other base weights than those loaded (hash {made_for}, not {base_hash(net)})."
         )
     if not _lora_layers(net):
-        _inject(net, _peft().LoraConfig.from_pretrained(str(folder)))
+        try:
+            with no_larger_than(state, folder):
+                _inject(net, said.peft())
+        except ValueError as error:
+            raise AdapterError(f"{folder}: this adapter is for another network: {error}") from error
     own = {_stock_name(name): parameter for name, parameter in _adapter_parameters(net)}
     wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
     if wrong:
@@ -177,13 +181,12 @@ def merge(net: nn.Module) -> dict[str, Tensor]:
 def describe_adapter(folder: Path | str) -> dict[str, str]:
     """What an adapter folder says about itself, in words, without a network."""
     folder = Path(folder)
-    metadata, state = _read(folder)
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    said, metadata, state = _read(folder)
     return {
         "architecture": metadata.get("architecture", "unknown"),
-        "rank": str(config["r"]),
-        "alpha": str(config["lora_alpha"]),
-        "dropout": str(config["lora_dropout"]),
+        "rank": str(said.r),
+        "alpha": str(said.lora_alpha),
+        "dropout": str(said.lora_dropout),
         "layers": str(len(state) // 2),
         "parameters": f"{sum(value.numel() for value in state.values()):,}",
         "base weights (hash)": metadata.get("base_hash", "unknown"),
@@ -256,12 +259,40 @@ def _stock_name(name: str) -> str:
     return STOCK_PREFIX + name.replace(f".{ADAPTER}.", ".")
 
 
-def _read(folder: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+class _Said(BaseModel):
+    """What an adapter's file may say. PEFT would also import modules, compile patterns and change layers of other kinds as it is told."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    peft_type: Literal["LORA"]
+    r: PositiveInt
+    lora_alpha: PositiveFloat | PositiveInt
+    lora_dropout: Fraction
+    target_modules: list[str] = Field(min_length=1)
+    exclude_modules: list[str] | None = None
+    use_rslora: bool = False
+    bias: Literal["none"] = "none"
+    use_dora: Literal[False] = False
+    fan_in_fan_out: Literal[False] = False
+    rank_pattern: dict[str, int] = Field({}, max_length=0)
+    alpha_pattern: dict[str, float] = Field({}, max_length=0)
+
+    def peft(self) -> LoraConfig:
+        return _peft().LoraConfig(**self.model_dump())
+
+
+def _read(folder: Path) -> tuple[_Said, dict[str, str], dict[str, Tensor]]:
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / file).is_file():
             raise AdapterError(f"{folder}: not an adapter folder, there is no {file}.")
     try:
-        json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["r"]
-        return read_metadata(folder / WEIGHTS_FILE), load_file(folder / WEIGHTS_FILE)
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        said = _Said.model_validate_json((folder / CONFIG_FILE).read_bytes())
+        metadata, state = read_metadata(folder / WEIGHTS_FILE), load_file(folder / WEIGHTS_FILE)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        words = ": ".join([*map(str, wrong["loc"]), wrong["msg"]])
+        raise AdapterError(f"{folder}: a damaged adapter, or one that cannot be used here ({CONFIG_FILE}: {words})") from error
+    except (OSError, SafetensorError) as error:
         raise AdapterError(f"{folder}: a damaged adapter: {error}") from error
+    check_finite(state, folder / WEIGHTS_FILE)
+    return said, metadata, state

@@ -7,7 +7,8 @@ import hashlib
 import json
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,24 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_buffer_registration_hook, register_module_parameter_registration_hook
 
-from .archs import build_network
+from .archs import build_network, resolve_network
 from .archs.detect import detect_network
 from .atomic import atomic_write
-from .errors import DAMAGED_FILE, UserError
+from .bind import mismatches
+from .errors import DAMAGED_FILE, UsageError, UserError
 
 logger = logging.getLogger(__name__)
 
 PARAM_KEYS = ("params_ema", "params")
 SHOWN = 5
+DOWNLOADS = ("VGGFeatureExtractor",)
+"""Networks of BasicSR's that fetch weights when they are built: a weight file may not ask for them."""
+LARGEST_WINDOWS = 2**12
+"""img_size times window_size that a weight file may ask for: a SwinIR computes index and mask of up to 4 bytes times its square."""
+MORE_NUMBERS, MORE_TENSORS = 2**26, 1000
+"""What a network may hold beyond twice what is in its weight file, such as masks that the file leaves out."""
 
 
 class CheckpointError(UserError):
@@ -39,7 +48,7 @@ def load_weights(path: Path | str, key: str | None = None) -> dict[str, Tensor]:
         key: which entry of a .pth to take; by default params_ema, else params, else the file itself.
 
     Raises:
-        CheckpointError: no such file, damaged, holds other objects than tensors, or has no such key.
+        CheckpointError: no such file, damaged, holds other objects than tensors or numbers that are not finite, or has no such key.
     """
     path = Path(path)
     if path.is_dir():
@@ -54,7 +63,9 @@ def load_weights(path: Path | str, key: str | None = None) -> dict[str, Tensor]:
         weights = _read_safetensors(path)
     else:
         weights = _choose(_read_pickle(path), key, path)
-    return {name.removeprefix("module."): value for name, value in weights.items()}
+    weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    check_finite(weights, path)
+    return weights
 
 
 def load_into(net: nn.Module, path: Path | str, key: str | None = None, strict: bool = True) -> None:
@@ -84,8 +95,8 @@ def load_into(net: nn.Module, path: Path | str, key: str | None = None, strict: 
 def load_network(path: Path | str, key: str | None = None) -> nn.Module:
     """Builds the network that a weight file is for, loads it, and returns it in eval mode on the CPU.
 
-    Our files say what they are for. Others are recognised by their names and shapes: SwinIR, RRDBNet and HGGT's RRDBPSNet as ours,
-    everything else by Spandrel.
+    Our files say what they are for; only ours and BasicSR's networks may be named there, never a dotted path, which is code to run. Others
+    are recognised by their names and shapes: SwinIR, RRDBNet and HGGT's RRDBPSNet as ours, everything else by Spandrel.
 
     Raises:
         CheckpointError: as load_weights, and when no network is found.
@@ -93,9 +104,14 @@ def load_network(path: Path | str, key: str | None = None) -> nn.Module:
     path = Path(path)
     weights = load_weights(path, key)
     said = read_metadata(path).get("network_g") if path.suffix == ".safetensors" else None
-    section = json.loads(said) if said else detect_network(weights)
-    if section is not None:
-        net = build_network(section)
+    net = None
+    try:
+        section = _said_network(said, path) if said else detect_network(weights)
+        net = _build(section, weights, path) if section else None
+    except (UsageError, MemoryError, *DAMAGED_FILE) as error:
+        if said:
+            raise CheckpointError(f"{path}: the network that it names cannot be built ({type(error).__name__}: {error})") from error
+    if net is not None:
         try:
             net.load_state_dict(weights)
             return net.eval()
@@ -103,6 +119,50 @@ def load_network(path: Path | str, key: str | None = None) -> nn.Module:
             if said:
                 raise CheckpointError(_misfit(net, weights, path)) from error
     return _from_spandrel(weights, path)
+
+
+def _said_network(said: str, path: Path) -> dict[str, Any]:
+    """The section `{type: ..., <arguments>}` in a file's header, as far as it may be trusted."""
+    section = json.loads(said)
+    name = section["type"]
+    if "." in name or name in DOWNLOADS:
+        raise CheckpointError(
+            f"{path} is of the network {name}, code that a weight file may not name. Give its run's folder, whose option file does."
+        )
+    for argument, problem in mismatches(resolve_network(name), {key: value for key, value in section.items() if key != "type"}):
+        raise CheckpointError(f"{path}: what it says of its network cannot be used: {name}: {argument} {problem}")
+    return section
+
+
+def _build(section: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """The network of a section that came with the weights, or was guessed from them; never one that is much larger than they are."""
+    sizes = section.get("img_size", 64)
+    window = section.get("window_size", 1)
+    if max(sizes if isinstance(sizes, (list, tuple)) else [sizes]) * window > LARGEST_WINDOWS:
+        raise CheckpointError(f"{path}: asks for windows of {window} pixels in images of {sizes}, which is too much")
+    if sum(section.get("depths", ())) > len(weights):
+        raise CheckpointError(f"{path}: asks for more blocks than it has tensors")
+    with no_larger_than(weights, path):
+        return build_network(section)
+
+
+@contextmanager
+def no_larger_than(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
+    """Stops whatever builds a network in the block with a CheckpointError before the memory is full: a small file may ask for any size."""
+    numbers, tensors = MORE_NUMBERS + 2 * sum(value.numel() for value in weights.values()), MORE_TENSORS + 2 * len(weights)
+
+    def count(_module: nn.Module, _name: str, tensor: Tensor | None) -> None:
+        nonlocal numbers, tensors
+        numbers, tensors = numbers - (0 if tensor is None else tensor.numel()), tensors - 1
+        if numbers < 0 or tensors < 0:
+            raise CheckpointError(f"{path}: asks for a network that is far larger than its weights")
+
+    hooks = [register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class SpandrelNetwork(nn.Module):
@@ -122,9 +182,14 @@ def _from_spandrel(weights: dict[str, Tensor], path: Path) -> nn.Module:
     from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
 
     try:
-        descriptor = ModelLoader(torch.device("cpu")).load_from_state_dict(weights)
+        with no_larger_than(weights, path):
+            descriptor = ModelLoader(torch.device("cpu")).load_from_state_dict(weights)
     except UnsupportedModelError as error:
         raise CheckpointError(f"{path}: no known network has these weights.") from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever foreign constructors trip over
+        raise CheckpointError(f"{path}: no known network has these weights ({type(error).__name__}: {error}).") from error
     if not isinstance(descriptor, ImageModelDescriptor) or (descriptor.input_channels, descriptor.output_channels) != (3, 3):
         raise CheckpointError(f"{path}: {descriptor.architecture.name} is not a network from RGB images to RGB images.")
     return SpandrelNetwork(descriptor).eval()
@@ -184,7 +249,7 @@ def _read_pickle(path: Path) -> object:
         raise CheckpointError(
             f"{path}: not loaded, because it is damaged or holds Python objects that could run code; only tensors are accepted."
         ) from error
-    except DAMAGED_FILE as error:
+    except (MemoryError, *DAMAGED_FILE) as error:
         raise CheckpointError(f"{path}: damaged, truncated or not a PyTorch file ({type(error).__name__}: {error})") from error
 
 
@@ -198,11 +263,34 @@ def _choose(content: object, key: str | None, path: Path) -> dict[str, Tensor]:
         weights = content[key]
     else:
         weights = next((content[name] for name in PARAM_KEYS if name in content), content)
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in weights.items()):
         raise CheckpointError(
             f"{path}: no weights found under {' or '.join(PARAM_KEYS)}; it holds {_shorten(sorted(map(str, content)))}. Name the key."
         )
     return weights
+
+
+def _is_plain(value: object) -> bool:
+    """A tensor with memory of its own for every number: no promise of one (meta, sparse, expanded), which copies would keep."""
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
+        return False
+    return value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+
+
+def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuses what is not finite, the infinities of a mask excepted: a network would turn every image into NaN, without a word."""
+
+    def finite(value: Tensor) -> bool:
+        value = value if value.element_size() > 2 else value.float()
+        return bool(value.sum().isfinite() or value.isfinite().all())  # the sum alone is quick, but may overflow
+
+    floats = {name: value for name, value in weights.items() if value.is_floating_point() and not name.endswith("mask")}
+    wrong = [name for name, value in floats.items() if not finite(value)]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: {len(wrong)} of {len(weights)} tensors hold NaN or infinity: {_shorten(wrong)}.\n"
+            "These weights are spoilt: take an earlier checkpoint, or the file from its source again."
+        )
 
 
 def _misfit(net: nn.Module, weights: Mapping[str, Tensor], path: Path | str) -> str:

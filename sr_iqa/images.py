@@ -5,7 +5,9 @@ Everywhere else images are uint8 RGB arrays (h, w, 3) on the host and float RGB 
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -21,55 +23,77 @@ except ImportError as error:  # the GUI build of OpenCV, pulled in by basicsr, n
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is said by ImageError, once
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+MAX_PIXELS = 2**27
+"""Larger images are not decoded: a file of a few kilobytes may declare any size. Decoded to 16-bit RGBA these are 1 GiB."""
 
 
 class ImageError(UserError):
     """An image file that cannot be used; the message starts with its path."""
 
 
-def _decode(path: Path, flags: int) -> np.ndarray:
-    """The decoded file in OpenCV's order; ImageError for what is missing, empty, truncated or no image."""
+def _decode(path: Path, flags: int) -> tuple[np.ndarray, str]:
+    """The decoded file in OpenCV's order, and Pillow's name of its kind; ImageError for what is missing, cut, huge or no image."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ImageError(f"{path}: is no file")
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    _, _, mode = _header(io.BytesIO(data), path)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        image = None
     cut_png = data.startswith(b"\x89PNG") and b"IEND" not in data  # old OpenCV returns the part that is there
     if image is None or cut_png:
         raise ImageError(f"{path}: unreadable, truncated or not an image ({len(data)} bytes)")
-    return image
+    return image, mode
+
+
+def _header(file: Path | IO[bytes], path: Path) -> tuple[int, int, str]:
+    """Height, width, and Pillow's name of the kind, which a file declares."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # at twice as many Pillow refuses by itself
+    try:
+        with Image.open(file) as image:
+            height, width, mode = image.height, image.width, image.mode
+    except Image.DecompressionBombError:
+        height, width, mode = MAX_PIXELS, MAX_PIXELS, ""
+    except (OSError, ValueError, OverflowError) as error:
+        raise ImageError(f"{path}: unreadable, truncated or not an image") from error
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"{path}: more than {MAX_PIXELS // 10**6} million pixels; cut it into parts")
+    return height, width, mode
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """An 8-bit colour image as uint8 RGB (h, w, 3), exactly as stored (no EXIF rotation).
 
-    Raises ImageError for unreadable or truncated files and for gray, alpha or 16-bit images, which training data must not hold.
+    Raises ImageError for unreadable or truncated files and for gray, alpha, CMYK or 16-bit images, which training data must not hold.
     """
     path = Path(path)
-    image = _decode(path, cv2.IMREAD_UNCHANGED)
+    image, mode = _decode(path, cv2.IMREAD_UNCHANGED)
     channels = 1 if image.ndim == 2 else image.shape[2]
     if image.dtype != np.uint8:
         raise ImageError(f"{path}: {8 * image.dtype.itemsize}-bit image; convert it to 8-bit RGB")
     if channels != 3:
         kind = "gray image" if channels == 1 else "image with alpha channel" if channels in (2, 4) else f"image of {channels} channels"
         raise ImageError(f"{path}: {kind}; convert it to 8-bit RGB")
+    if mode == "CMYK":
+        raise ImageError(f"{path}: CMYK image, whose colours depend on who converts it; convert it to 8-bit RGB")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_image_lenient(path: str | Path) -> np.ndarray:
     """Any image as uint8 RGB (h, w, 3): gray replicated, alpha dropped, 16 bit scaled to 8, EXIF rotation applied."""
-    return cv2.cvtColor(_decode(Path(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(_decode(Path(path), cv2.IMREAD_COLOR)[0], cv2.COLOR_BGR2RGB)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) from the file's header, without decoding."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except OSError as error:
-        raise ImageError(f"{path}: unreadable, truncated or not an image") from error
+    """(height, width) from the file's header, without decoding. Raises ImageError."""
+    height, width, _ = _header(Path(path), Path(path))
+    return height, width
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
@@ -96,7 +120,9 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
-    """Float (..., 3, h, w), clamped to [0, 1], -> uint8 (..., h, w, 3), rounded to the nearest level."""
+    """Float (..., 3, h, w), clamped to [0, 1], -> uint8 (..., h, w, 3), rounded to the nearest level. Raises UserError for NaN."""
+    if image.isnan().any():  # which would become black, and be judged as if the network had meant it
+        raise UserError("an image came out as NaN: look at the network's weights, or use another precision")
     levels = image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu().numpy()
     return np.ascontiguousarray(np.moveaxis(levels, -3, -1))
 

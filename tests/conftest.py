@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-
 HAS_BASICSR = importlib.util.find_spec("basicsr") is not None
 
 

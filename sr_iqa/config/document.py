@@ -9,6 +9,8 @@ from typing import Any
 from ..errors import UsageError
 
 KeyPath = tuple[str | int, ...]
+LONGEST = 2_000
+"""Of one problem's line: a file may hold anything."""
 
 
 def dotted(path: KeyPath) -> str:
@@ -20,8 +22,8 @@ class OptionsError(UsageError):
     """Option files or overrides that cannot be used; `problems` holds one line each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+        self.problems = tuple(problem if len(problem) <= LONGEST else f"{problem[:LONGEST]}..." for problem in problems)
+        super().__init__("\n".join(self.problems))
 
 
 class NoBlockError(Exception):

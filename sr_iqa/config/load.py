@@ -52,7 +52,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     document = read_document(Path(path))
     for override in overrides:
         apply_override(document, override)
-    if not document.data:
+    if document.problems and not document.data:
         raise OptionsError(document.problems)
     translate(document)
     return Loaded(validated(document, Options), document)

@@ -65,9 +65,9 @@ def parse(text: str, document: Document, source: str) -> Any:
 
 
 class _Loader(yaml.BaseLoader):
-    """Composes nodes without deciding what plain scalars mean (`plain_value` does), and not endlessly deep."""
+    """Composes nodes without deciding what plain scalars mean (`plain_value` does), not endlessly deep and not endlessly many."""
 
-    depth = 0
+    depth = count = 0
 
     def resolve(self, kind: type, value: Any, implicit: Any) -> str:
         if kind is yaml.ScalarNode and implicit[0]:
@@ -77,6 +77,9 @@ class _Loader(yaml.BaseLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.depth == MAX_DEPTH:
             raise ComposerError(None, None, f"nested more than {MAX_DEPTH} levels deep", self.peek_event().start_mark)
+        self.count += 1
+        if self.count > 2 * MAX_VALUES:  # keys are nodes too
+            raise ComposerError(None, None, f"more than {MAX_VALUES} values", self.peek_event().start_mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -101,6 +104,7 @@ class _Builder:
             return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.element(item, (*path, i)) for i, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
         return _scalar(node)
 
     def element(self, node: yaml.Node, path: KeyPath) -> Any:
@@ -113,7 +117,8 @@ class _Builder:
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ParseError(_line(key_node), "a key must be a single word")
-            key, inner = key_node.value, (*path, key_node.value)
+            key = _text(key_node)
+            inner = (*path, key)
             if key == "<<" and key_node.tag == _PLAIN:
                 merged.update(self.merge(value_node, path))
             elif key in own:
@@ -136,6 +141,17 @@ class _Builder:
 
 def _line(node: yaml.Node) -> int:
     return node.start_mark.line + 1
+
+
+def _text(node: yaml.ScalarNode) -> str:
+    r"""A scalar as text; `"\ud83d\ude00"`, as JSON escapes what lies beyond 16 bits, is one character."""
+    try:
+        text = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise ParseError(_line(node), "half a character (an escape from \\ud800 to \\udfff) is no text") from error
+    if "\0" in text:
+        raise ParseError(_line(node), "text cannot hold the character \\0")
+    return text
 
 
 def _never(text: str) -> Any:
@@ -172,13 +188,14 @@ def plain_value(text: str) -> Any:
     return text
 
 
-def _scalar(node: yaml.Node) -> Any:
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text = _text(node)
     if node.tag == _PLAIN:
-        return plain_value(node.value)
+        return plain_value(text)
     try:
-        return _TAGGED.get(node.tag, _never)(node.value)
+        return _TAGGED.get(node.tag, _never)(text)
     except (ValueError, KeyError) as error:
         tag = node.tag.replace(_TAG, "!!")
         raise ParseError(
-            _line(node), f"`{tag} {node.value}` cannot be read; the tags known here are !!str !!float !!int !!bool !!null"
+            _line(node), f"`{tag} {text}` cannot be read; the tags known here are !!str !!float !!int !!bool !!null"
         ) from error

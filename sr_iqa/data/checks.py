@@ -28,7 +28,7 @@ def check_images(sets: Sequence[GTSet], scale: int | None = None, smallest: int 
     """All problems of the sets' images, found by decoding them in threads.
 
     LQs must be `scale` times smaller than their GTs (where it is not given, by the factor that most pairs have), and no side of a GT may
-    be below `smallest` pixels, the training crop.
+    be below that factor, which would leave no LQ, or below `smallest` pixels, the training crop.
     """
     examined = examine(sets, scale or usual_factor(sets), smallest, lambda gt_set, images: None)
     return [problem for _, problems, _ in examined for problem in problems]
@@ -84,6 +84,8 @@ def _size_problems(gt_set: GTSet, images: Images, factor: int, smallest: int) ->
     h, w = images[0].shape[:2]
     if min(h, w) < smallest:
         yield Problem(gt_set.paths[0], f"is {w}x{h}, smaller than the crop (datasets.train.gt_size: {smallest})", gt_set.name)
+    elif min(h, w) < factor:
+        yield Problem(gt_set.paths[0], f"is {w}x{h}, too small for a scale of {factor}", gt_set.name)
     for member, image in images.items():
         y, x = image.shape[:2]
         if member == LQ and gt_set.lq is not None:

@@ -40,7 +40,7 @@ class Choices:
         key = json.dumps(made_from, sort_keys=True)
         self.path = folder / f"{blake2b(key.encode(), digest_size=8).hexdigest()}.choices"
         self.step = step
-        rows = np.array([[(side - gt_size) // step + 1 for side in size] for size in sizes], np.int64)
+        rows = np.array([[max((side - gt_size) // step + 1, 0) for side in size] for size in sizes], np.int64)
         self._columns, self._starts = rows[:, 1], np.concatenate([[0], np.cumsum(rows.prod(axis=1))])
         self._bytes: np.ndarray | None = None
         self._noted: list[tuple[Tensor, Tensor]] = []
@@ -79,7 +79,7 @@ class Choices:
     @property
     def known(self) -> float:
         """Share of all crops that are remembered, in [0, 1]."""
-        return float(np.mean(self.bytes != UNKNOWN))
+        return float(np.mean(self.bytes != UNKNOWN)) if len(self) else 1.0
 
     @property
     def bytes(self) -> np.ndarray:
@@ -90,7 +90,7 @@ class Choices:
 
     def _create(self, key: str) -> None:
         """The file, all unknown, unless it is there; a note of what it was made from beside it."""
-        if self.path.is_file() and self.path.stat().st_size == len(self):
+        if self.path.is_file() and self.path.stat().st_size == len(self) and not self.path.is_symlink():  # a link is never written through
             return
         try:
             with atomic_write(self.path.with_suffix(".json")) as path:

@@ -107,12 +107,13 @@ def _deflated(planes: np.ndarray) -> bytes:
 
 
 def _inflated(stored: memoryview, length: int) -> np.ndarray:
+    stream = zlib.decompressobj()
     try:
-        values = zlib.decompress(stored, bufsize=length)
+        values = stream.decompress(stored, length + 1)  # and no further: a few bytes may inflate to gigabytes
     except zlib.error as error:
         raise ValueError(str(error)) from error
-    if len(values) != length:
-        raise ValueError(f"a tile of {len(values)} bytes instead of {length}")
+    if len(values) != length or not stream.eof:
+        raise ValueError(f"a tile of {len(values)} bytes or more instead of {length}")
     return np.frombuffer(values, np.uint8)
 
 

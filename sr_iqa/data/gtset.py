@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import printable
+
 LQ = "lq"
 Member = int | str
 """An image of a set: 0 (the original), 1..K (the EGTs), or LQ."""
@@ -22,6 +24,11 @@ def effective_label(words: tuple[str, ...]) -> str:
     ranked = Counter(words).most_common(2)
     tied = len(ranked) == 2 and ranked[0][1] == ranked[1][1]
     return SIMILAR if tied or not ranked else ranked[0][0]
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be a set's name, which goes into tables, pages and other files' names: one line, and no path."""
+    return printable(text) == text and text not in ("", ".", "..") and not any(sign in text for sign in "/\n\t")
 
 
 @dataclass(frozen=True)
@@ -84,4 +91,4 @@ class Problem:
     """The set that it damages; None where the whole data set cannot be used."""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        return printable(f"{self.path}: {self.message}").replace("\n", "\\n")

@@ -8,7 +8,9 @@ from pathlib import Path
 from ..config.models import DataOptions
 from ..errors import UserError
 from ..images import list_images
-from .gtset import LABELS, GTSet, Problem
+from .gtset import LABELS, GTSet, Problem, is_name
+
+MAX_LABEL_BYTES = 1 << 20
 
 
 def scan(data: DataOptions) -> tuple[list[GTSet], list[Problem]]:
@@ -48,10 +50,12 @@ def _members(root: Path) -> tuple[Path, list[Path]]:
 
 
 def _by_stem(folder: Path, problems: list[Problem]) -> dict[str, Path]:
-    """Image files by name without suffix; two files of one name are a problem of that set."""
+    """Image files by name without suffix; two files of one name are a problem of that set, and so is a name that can be none."""
     found: dict[str, Path] = {}
     for path in list_images(folder):
-        if path.stem in found:
+        if not is_name(path.stem):
+            problems.append(Problem(path, "the name has control signs or bytes that are not UTF-8: rename it", path.stem))
+        elif path.stem in found:
             problems.append(Problem(path, f"duplicate name: {found[path.stem].name} is there too", path.stem))
         found.setdefault(path.stem, path)
     return found
@@ -107,9 +111,11 @@ def _set_labels(name: str, annotators: list[Path], egts: list[str], problems: li
 
 def _read_labels(path: Path, egts: list[str]) -> list[str]:
     """One annotator's words for a set's EGTs, in the order of their folders; ValueError says what is wrong."""
+    if path.stat().st_size > MAX_LABEL_BYTES or not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"no label file: larger than {MAX_LABEL_BYTES >> 20} MiB, or no file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"bad JSON ({error})") from error
     if not isinstance(content, dict):
         raise ValueError("bad label file: not a JSON object of pictures")
@@ -120,6 +126,6 @@ def _read_labels(path: Path, egts: list[str]) -> list[str]:
         if egt not in given:
             raise ValueError(f"no label for EGT {egt}")
         if given[egt] not in LABELS:
-            raise ValueError(f"wrong label {given[egt]!r} for EGT {egt}; choose one of {', '.join(LABELS)}")
+            raise ValueError(f"wrong label {repr(given[egt])[:60]} for EGT {egt}; choose one of {', '.join(LABELS)}")
         words.append(str(given[egt]))
     return words

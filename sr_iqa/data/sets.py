@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from ..config.models import DataOptions, TrainDataOptions
+from ..errors import UserError
 from .checks import check_images, refuse_or_skip
 from .gtset import LABELS, GTSet, Problem
 from .layouts import scan
@@ -49,6 +50,9 @@ def load_sets(data: DataOptions, scale: int | None = None) -> tuple[Reader, Sequ
     """
     if is_store(data.dataroot_gt):
         reader = open_reader(data)
+        for i, gt_set in enumerate(reader.sets):
+            if min(reader.size(i)) < (scale or 1):
+                raise UserError(f"{data.dataroot_gt}: set {gt_set.name} is too small for a scale of {scale}")
         return reader, reader.sets
     sets, problems = scan(data)
     logger.info("checking the images of %d sets in %s (a packed store is checked once)", len(sets), data.dataroot_gt)
@@ -74,7 +78,7 @@ def fingerprint(data: DataOptions) -> str:
         for path in sorted(root.rglob("*")):
             if path.is_file():
                 found = path.stat()
-                digest.update(f"{path.relative_to(root)} {found.st_size} {found.st_mtime_ns}\n".encode())
+                digest.update(f"{path.relative_to(root)} {found.st_size} {found.st_mtime_ns}\n".encode(errors="surrogateescape"))
     if data.scores is not None and data.scores.is_file():
         digest.update(data.scores.read_bytes())
     return digest.hexdigest()

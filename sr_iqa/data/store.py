@@ -16,22 +16,24 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, Self
 
 import lmdb
 import numpy as np
+from pydantic import BaseModel, Field, PositiveInt, TypeAdapter, model_validator
 
 from ..config.models import DataOptions
 from ..errors import UserError
-from ..images import image_size, read_image
+from ..images import MAX_PIXELS, image_size, read_image
 from ..threads import in_threads
 from .blocks import Size, parts
 from .codecs import CODECS, Codec
-from .gtset import LQ, GTSet, Member, Problem
+from .gtset import LABELS, LQ, GTSet, Member, Problem, is_name
 from .layouts import scan
 
 VERSION = 2
@@ -91,19 +93,92 @@ def _open(path: Path) -> lmdb.Transaction:
     key = str(path.resolve())
     if key not in _handles:
         try:
+            check_tree(path / "data.mdb")
             environment = lmdb.open(str(path), readonly=True, lock=False, readahead=True)
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError, ValueError) as error:
             raise UserError(f"{path}: not a readable store ({error}); {AGAIN}") from error
-        if is_cut(environment, path):
-            environment.close()
-            raise UserError(f"{path}: the store is truncated; {AGAIN}")
         _handles[key] = _Handle(environment, environment.begin(buffers=True))
     return _handles[key].transaction
 
 
 def is_cut(environment: lmdb.Environment, path: Path) -> bool:
-    """Whether the file is shorter than LMDB believes: reading past its end would kill the process."""
-    return (path / "data.mdb").stat().st_size < (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    """Whether an open store's file is truncated or damaged, so that reading on could kill the process."""
+    try:
+        check_tree(path / "data.mdb")
+    except ValueError:
+        return True
+    return False
+
+
+BRANCH, LEAF, EMPTY, INTEGER_KEYS = 1, 2, 2**64 - 1, 8
+"""What LMDB's files say of a page, of the root of a tree without pages, and of the tree of free pages."""
+
+
+def check_tree(data: Path) -> None:
+    """Follows every pointer in LMDB's tree. Raises ValueError for one that leads astray: LMDB would follow it, and the process would die.
+
+    Only the tree's own pages are read, not the pixels: 0.1 s for the 20,000 sets of HGGT.
+    """
+    if data.stat().st_size < 1024:
+        raise ValueError("it is empty or truncated")
+    file = np.memmap(data, np.uint8, "r")
+    page_bytes, roots, count = _header(file)
+    if count * page_bytes > len(file):
+        raise ValueError("it is truncated")
+    pages, seen = file[: count * page_bytes].reshape(count, -1), np.zeros(count, bool)
+    for root in roots:
+        level = np.array([] if root == EMPTY else [root], "<u8")
+        while len(level):
+            if (level < 2).any() or (level >= count).any() or seen[level].any() or len(np.unique(level)) < len(level):
+                raise ValueError("a page is damaged")
+            seen[level] = True
+            level = _below(pages, level.astype(np.int64))
+
+
+def _header(file: np.ndarray) -> tuple[int, tuple[int, int], int]:
+    """Bytes of a page, the roots of free pages and of what is stored, and number of pages, from the later one of the two first pages."""
+    (page_bytes,) = struct.unpack_from("<I", file.data, 40)
+    if page_bytes not in (512 << k for k in range(8)) or 2 * page_bytes > len(file):
+        raise ValueError("it is none of LMDB's, or truncated")
+    found = []
+    for start in (0, page_bytes):
+        same, of_free, free, of_stored, stored, last, time = struct.unpack_from("<IH34xQ4xH34xQQQ", file.data, start + 40)
+        if same != page_bytes or (of_free, of_stored) != (INTEGER_KEYS, 0):
+            raise ValueError("its first pages are damaged, or it is none of ours")
+        found.append((time, -start, free, stored, last))
+    _, _, free, stored, last = max(found)
+    return page_bytes, (free, stored), last + 1
+
+
+def _below(pages: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """The pages below those of one level of a tree. ValueError where a node does not lie in its page, or a value not in the file.
+
+    A page: its number (8 bytes), 2 bytes, kind, end of the list of its nodes' places, start of the first node, that list. A node: low and
+    high half of its value's length (in a branch: of the page below), flags, length of its key, key, and the value, or the value's first
+    page where the flags say so. Nodes lie one behind the other up to the end of the page.
+    """
+    size, words = pages.shape[1], pages.view("<u2")
+    kind, counts = words[level, 5], (words[level, 6].astype(np.int64) - 16) // 2
+    branch = kind[0] == BRANCH
+    named = (pages[level, :8].view("<u8")[:, 0] == level).all() and (kind == (BRANCH if branch else LEAF)).all()
+    if not named or counts.min() < 1 + branch or counts.max() > size // 2 - 8:
+        raise ValueError("a page is damaged")
+    page = np.repeat(level, counts)
+    node = words[page, 8 + np.arange(len(page)) - np.repeat(np.cumsum(counts) - counts, counts)].astype(np.int64)
+    if (node % 2).any() or node.max() > size - 8:
+        raise ValueError("a page is damaged")
+    low, high, flags, key = (words[page, node // 2 + k].astype(np.int64) for k in range(4))
+    value, length, apart = node + 8 + key, low + (high << 16), flags == 1
+    end = value + (0 if branch else np.where(apart, 8, length))
+    starts, ends = np.append(page * size + node, (level + 1) * size), np.append(page * size + end + end % 2, level * size + words[level, 7])
+    if not (branch or flags.max() <= 1) or not np.array_equal(np.sort(starts), np.sort(ends)):
+        raise ValueError("a page is damaged")
+    if branch:
+        return (length + (flags << 32)).astype("<u8")
+    first = pages[page[apart, None], value[apart, None] + np.arange(8)].view("<u8")[:, 0]
+    if (first >= len(pages)).any() or (first.astype(np.int64) + (16 + length[apart] - 1) // size >= len(pages)).any():
+        raise ValueError("a page is damaged")
+    return np.empty(0, "<u8")
 
 
 def forget(path: Path) -> None:
@@ -128,16 +203,30 @@ class StoreReader:
         self.path = path
         if not (path / "data.mdb").is_file():
             raise UserError(f"{path}: no such store; make it with `sr-iqa data pack`")
-        meta = _meta(path)
+        contents = _contents(path)
         self._key = str(path.resolve())
-        self._codec_name: str = meta["codec"]
-        self._block: Size = tuple(meta["block"])
-        self._numbers: list[int] = meta["sets"]
-        self.records: list[dict[str, Any]] = meta["records"]
-        self.sets: Sequence[GTSet] = [_set_of(record) for record in self.records]
+        self._codec_name = contents.codec
+        self._block = contents.block
+        self._numbers = contents.numbers
+        self._pixels = [record.pixels for record in contents.records]
+        self.sets: Sequence[GTSet] = [record.gt_set() for record in contents.records]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What the store says of its sets, as JSON."""
+        return [
+            {
+                "name": entry.name,
+                "paths": [str(path) for path in entry.paths],
+                "labels": entry.labels,
+                "lq": str(entry.lq) if entry.lq else None,
+                "pixels": pixels,
+            }
+            for entry, pixels in zip(self.sets, self._pixels, strict=True)
+        ]
 
     def size(self, i: int, member: Member = 0) -> tuple[int, int]:
-        pixels = self.records[i]["pixels"].get(str(member))
+        pixels = self._pixels[i].get(str(member))
         if pixels is None:
             raise UserError(f"set {self.sets[i].name} of {self.path} has no LQ image: pack it with dataroot_lq")
         return pixels[0], pixels[1]
@@ -150,17 +239,26 @@ class StoreReader:
         full = self.size(i, member)
         h, w = max(min(h, full[0] - y), 0), max(min(w, full[1] - x), 0)
         crop = np.empty((h, w, 3), np.uint8)
-        handle = _handles.get(self._key)
-        transaction = handle.transaction if handle else _open(self.path)
         for part in parts(full, self._block, y, x, h, w):
-            stored = transaction.get(block_key(self._numbers[i], member, part.number))
-            if stored is None:
-                raise UserError(f"{self.path}: image {member} of set {self.sets[i].name} is missing; {AGAIN}")
             try:
+                stored = self._stored(block_key(self._numbers[i], member, part.number))
+                if stored is None:
+                    raise UserError(f"{self.path}: image {member} of set {self.sets[i].name} is missing; {AGAIN}")
                 crop[part.place] = self._codec.decode(stored, part.size, *part.inside)
-            except ValueError as error:
+            except (ValueError, lmdb.Error) as error:
                 raise UserError(f"{self.path}: image {member} of set {self.sets[i].name} is damaged ({error}); {AGAIN}") from error
         return crop
+
+    def _stored(self, key: bytes) -> bytes | memoryview | None:
+        """A view of a value in the file; None where there is none."""
+        handle = _handles.get(self._key)
+        transaction = handle.transaction if handle else _open(self.path)
+        try:
+            return transaction.get(key)
+        except lmdb.Error:  # a failed read spoils the transaction for what is intact too
+            environment = _handles[self._key].environment
+            _handles[self._key] = _Handle(environment, environment.begin(buffers=True))
+            return _handles[self._key].transaction.get(key)
 
     @property
     def _codec(self) -> Codec:
@@ -169,46 +267,79 @@ class StoreReader:
     def problems(self) -> Iterator[Problem]:
         """Images whose pixels are not those that were packed."""
         _open(self.path)  # here: threads must not race to open it
-        for found in in_threads(self._problems_of, range(len(self.records))):
+        for found in in_threads(self._problems_of, range(len(self.sets))):
             yield from found
 
     def _problems_of(self, i: int) -> list[Problem]:
-        record, found = self.records[i], []
-        for member, (_, _, digest) in record["pixels"].items():
+        name, found = self.sets[i].name, []
+        for member, (_, _, digest) in self._pixels[i].items():
             try:
                 changed = pixel_hash(self.image(i, member)) != digest
             except UserError as error:
-                found.append(Problem(self.path, str(error).removeprefix(f"{self.path}: "), record["name"]))
+                found.append(Problem(self.path, str(error).removeprefix(f"{self.path}: "), name))
             else:
                 if changed:
-                    found.append(Problem(self.path, f"image {member} of set {record['name']} has changed since packing", record["name"]))
+                    found.append(Problem(self.path, f"image {member} of set {name} has changed since packing", name))
         return found
 
 
-def _meta(path: Path) -> dict[str, Any]:
-    """The store's `meta`, with its sets' records, in the form of version 2."""
+class _Record(BaseModel):
+    """A set's record. What is not as packing writes it is refused: names become files' names, sizes become memory."""
+
+    name: str
+    paths: list[str] = Field(min_length=1)
+    labels: list[Annotated[list[str], Field(min_length=1)]]
+    lq: str | None
+    pixels: dict[str, tuple[PositiveInt, PositiveInt, str]]
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        gts = [self.pixels.get(str(member), ()) for member in range(len(self.paths))]
+        if not is_name(self.name):
+            raise ValueError(f"{self.name!r} is no name of a set")
+        if len(self.labels) not in (0, len(self.paths) - 1) or not all(word in LABELS for words in self.labels for word in words):
+            raise ValueError("labels and images do not agree")
+        if len({gt[:2] for gt in gts}) > 1 or not gts[0] or (LQ in self.pixels) != bool(self.lq):
+            raise ValueError("images and their sizes do not agree")
+        if any(height * width > MAX_PIXELS for height, width, _ in self.pixels.values()):
+            raise ValueError("an image is too large")
+        return self
+
+    def gt_set(self) -> GTSet:
+        labels = tuple(tuple(words) for words in self.labels)
+        return GTSet(self.name, tuple(map(Path, self.paths)), labels, Path(self.lq) if self.lq else None)
+
+
+class _Contents(NamedTuple):
+    """What a store says of itself and of its sets."""
+
+    codec: str
+    block: Size
+    numbers: list[int]
+    records: list[_Record]
+
+
+def _contents(path: Path) -> _Contents:
     transaction = _open(path)
     try:
-        meta = _json(transaction, b"meta") if transaction.get(b"meta") else {}
-        if meta.get("version") == 1:
-            records = meta["sets"]
-            return {"codec": "raw", "block": (sys.maxsize, sys.maxsize), "sets": list(range(len(records))), "records": records}
-        if meta.get("version") == VERSION and meta["codec"] in CODECS:
-            return {**meta, "records": [_json(transaction, record_key(number)) for number in meta["sets"]]}
-    except (ValueError, LookupError, TypeError) as error:
+        meta = json.loads(bytes(transaction.get(b"meta", b"{}")))
+        version = meta.get("version")
+        if version == 1:
+            records = [_Record.model_validate(record) for record in meta["sets"]]
+            return _Contents("raw", (sys.maxsize, sys.maxsize), list(range(len(records))), records)
+        if version == VERSION and meta["codec"] in CODECS:
+            block, numbers = _SIZE.validate_python(meta["block"]), _NUMBERS.validate_python(meta["sets"])
+            if len(set(numbers)) < len(numbers):
+                raise ValueError("a set stands in it twice")
+            records = [_Record.model_validate_json(bytes(transaction.get(record_key(number), b""))) for number in numbers]
+            return _Contents(meta["codec"], block, numbers, records)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, lmdb.Error) as error:
         raise UserError(f"{path}: the store's table of contents is damaged; {AGAIN}") from error
     found = f"of version {meta['version']}, codec {meta.get('codec')}" if "version" in meta else "without a version"
     raise UserError(f"{path}: a store {found}, which this program does not read; pack it again with `sr-iqa data pack`")
 
 
-def _json(transaction: lmdb.Transaction, key: bytes) -> dict[str, Any]:
-    """Raises ValueError where there is none."""
-    return json.loads(bytes(transaction.get(key, b"")))
-
-
-def _set_of(record: dict[str, Any]) -> GTSet:
-    labels = tuple(tuple(words) for words in record["labels"])
-    return GTSet(record["name"], tuple(map(Path, record["paths"])), labels, Path(record["lq"]) if record["lq"] else None)
+_SIZE, _NUMBERS = TypeAdapter(tuple[PositiveInt, PositiveInt]), TypeAdapter(list[int])
 
 
 def record_key(number: int) -> bytes:

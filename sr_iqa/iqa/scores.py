@@ -160,12 +160,21 @@ def _write(path: Path, rows: list[Row]) -> None:
 
 
 def _read(path: Path) -> list[Row]:
+    import pyarrow as pa
     from pyarrow import parquet
 
+    kinds = (pa.string(), pa.int64(), pa.float64(), pa.float64(), pa.string(), pa.string())
     try:
-        return parquet.read_table(path, columns=list(COLUMNS)).to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's own errors are among these
-        raise UserError(f"{path} is no score table, or a damaged one ({error}); delete it and run `sr-iqa data score` again") from error
+        with parquet.ParquetFile(path) as file:
+            if file.metadata.num_rows > path.stat().st_size:  # no two scores are alike: a row takes some bytes
+                raise ValueError(f"{file.metadata.num_rows} rows")
+            table = file.read(list(COLUMNS)).cast(pa.schema(zip(COLUMNS, kinds, strict=True)))
+        if any(column.null_count for column in table.columns):
+            raise ValueError("a value is missing")
+        return table.to_pylist()
+    except (OSError, ValueError, LookupError, MemoryError, NotImplementedError) as error:  # pyarrow's own errors are among these
+        words = str(error).partition("\n")[0][:200]
+        raise UserError(f"{path} is no score table, or a damaged one ({words}); delete it and run `sr-iqa data score` again") from error
 
 
 def _rows(path: Path, parts: Path) -> list[Row]:

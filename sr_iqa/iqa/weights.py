@@ -28,8 +28,8 @@ class WeightFile:
 
     url: str
     folder: str
-    """Its cache: pyiqa, checkpoints, clip, openai, huggingface; assets and basicsr for files that come with a package (without BasicSR, as on
-    Python 3.13, its file is to be fetched like any other)."""
+    """Its cache: pyiqa, checkpoints, clip, openai, huggingface; assets and basicsr for files that come with a package (without BasicSR, as
+    on Python 3.13, its file is to be fetched like any other)."""
 
     @property
     def name(self) -> str:
