@@ -19,23 +19,29 @@ check: .venv/installed-dev test
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 
-# basicsr's own build would download torch a second time, so it is built against the one in .venv;
-# basicsr and pyiqa bring two OpenCV wheels that share one folder: the headless one must be written last.
+# Two OpenCV wheels come with the dependencies and share one folder: the headless one must be written last, after every install.
+define headless_opencv
+$(PIP) uninstall -y opencv-python opencv-python-headless
+$(PIP) install --no-deps opencv-python-headless
+endef
+
+# basicsr's own build would download torch a second time, so it is built against the one in .venv.
 .venv/installed: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install one, or say make PYTHON=/path/to/it"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PIP) install torch torchvision "setuptools>=77,<81" wheel cython numpy
 	$(PIP) install --no-build-isolation -e .
-	$(PIP) uninstall -y opencv-python opencv-python-headless
-	$(PIP) install --no-deps opencv-python-headless
+	$(headless_opencv)
 	touch $@
 
 .venv/installed-test: .venv/installed
 	$(PIP) install --no-build-isolation -e ".[test]"
+	$(headless_opencv)
 	touch $@
 
 .venv/installed-dev: .venv/installed-test
 	$(PIP) install --no-build-isolation -e ".[test,dev]"
+	$(headless_opencv)
 	touch $@
 
 clean:

@@ -23,8 +23,8 @@ except ImportError as error:  # the GUI build of OpenCV, pulled in by basicsr, n
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is said by ImageError, once
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-MAX_PIXELS = 2**27
-"""Larger images are not decoded: a file of a few kilobytes may declare any size. Decoded to 16-bit RGBA these are 1 GiB."""
+MAX_PIXELS = 10**8
+"""Larger images are not decoded: a file of a few kilobytes may declare any size. As 16-bit RGBA these are 0.8 GB."""
 
 
 class ImageError(UserError):

@@ -47,6 +47,9 @@ from tests.helpers import save as save_image
 from tests.test_report import pictures, study
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:Image size", "ignore:Detected pickle protocol")
+
+
 def outcome(read):
     """accepted, refused, or else: read() in a process of its own, with the limits of benchmarks/fuzz.py on time and memory."""
     with Child(Target("hostile", 1, changed_bytes, lambda folder: [], lambda folder, data: read())) as child:
@@ -73,17 +76,17 @@ def png(width, height, depth=8, kind=2, pixels=b"\0" * 5000):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("size", [(100_000, 100_000), (30_000, 30_000), (2**31 - 1, 1), (16_384, 16_384), (8200, 16_384)])
+@pytest.mark.parametrize("size", [(100_000, 100_000), (30_000, 30_000), (2**31 - 1, 1), (14_000, 14_000), (10_001, 10_000)])
 def test_images_of_a_huge_declared_size_are_refused(tmp_path, size):
     path = tmp_path / "images" / "a.png"
     path.parent.mkdir()
     path.write_bytes(png(*size))
     for read in (read_image, read_image_lenient, image_size):
         assert outcome(lambda read=read: read(path)) == "refused"
-        with pytest.raises(ImageError, match=r"a\.png: more than 134 million pixels; cut it"):
+        with pytest.raises(ImageError, match=r"a\.png: more than 100 million pixels; cut it"):
             read(path)
     (problem,) = verify(DataOptions(type="single_gt", dataroot_gt=path.parent))
-    assert "134 million" in str(problem)
+    assert "100 million" in str(problem)
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0)])
@@ -314,7 +317,6 @@ def evil_files(tmp_path):
     return sorted(path for path in tmp_path.iterdir() if path.suffix in (".pth", ".npz"))
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_pickled_code_is_never_run(tmp_path, monkeypatch):
     files = evil_files(tmp_path)
     with pytest.raises(FileExistsError):  # it would run, and then find its mark
