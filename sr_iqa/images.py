@@ -23,16 +23,22 @@ except ImportError as error:  # the GUI build of OpenCV, pulled in by basicsr, n
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong with a file is said by ImageError, once
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-MAX_PIXELS = 10**8
-"""Larger images are not decoded: a file of a few kilobytes may declare any size. As 16-bit RGBA these are 0.8 GB."""
+MAX_PIXELS = 80_000_000
+"""Larger images are not decoded: a file of a few kilobytes may declare any size, and decoding takes up to 12 bytes for each pixel."""
+_ALPHA = "image with alpha channel"
+OTHER_KINDS = {
+    **{"1": "gray image", "L": "gray image", "I;16": "16-bit image", "LA": _ALPHA, "PA": _ALPHA, "RGBA": _ALPHA},
+    "CMYK": "CMYK image, whose colours depend on who converts it",
+}
+"""What training data must not hold, by Pillow's names."""
 
 
 class ImageError(UserError):
     """An image file that cannot be used; the message starts with its path."""
 
 
-def _decode(path: Path, flags: int) -> tuple[np.ndarray, str]:
-    """The decoded file in OpenCV's order, and Pillow's name of its kind; ImageError for what is missing, cut, huge or no image."""
+def _read(path: Path) -> tuple[bytes, str]:
+    """A file's bytes, and Pillow's name of their kind; ImageError for what is missing, huge or no image."""
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise ImageError(f"{path}: is no file")
@@ -40,14 +46,7 @@ def _decode(path: Path, flags: int) -> tuple[np.ndarray, str]:
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
     _, _, mode = _header(io.BytesIO(data), path)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        image = None
-    cut_png = data.startswith(b"\x89PNG") and b"IEND" not in data  # old OpenCV returns the part that is there
-    if image is None or cut_png:
-        raise ImageError(f"{path}: unreadable, truncated or not an image ({len(data)} bytes)")
-    return image, mode
+    return data, mode
 
 
 def _header(file: Path | IO[bytes], path: Path) -> tuple[int, int, str]:
@@ -67,27 +66,41 @@ def _header(file: Path | IO[bytes], path: Path) -> tuple[int, int, str]:
     return height, width, mode
 
 
+def _decode(data: bytes, path: Path, flags: int) -> np.ndarray:
+    """The image in OpenCV's order; ImageError where it is damaged."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        image = None
+    cut_png = data.startswith(b"\x89PNG") and b"IEND" not in data  # old OpenCV returns the part that is there
+    if image is None or cut_png:
+        raise ImageError(f"{path}: unreadable, truncated or not an image ({len(data)} bytes)")
+    return image
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """An 8-bit colour image as uint8 RGB (h, w, 3), exactly as stored (no EXIF rotation).
 
     Raises ImageError for unreadable or truncated files and for gray, alpha, CMYK or 16-bit images, which training data must not hold.
     """
     path = Path(path)
-    image, mode = _decode(path, cv2.IMREAD_UNCHANGED)
+    data, mode = _read(path)
+    if mode in OTHER_KINDS:
+        raise ImageError(f"{path}: {OTHER_KINDS[mode]}; convert it to 8-bit RGB")
+    image = _decode(data, path, cv2.IMREAD_UNCHANGED)
     channels = 1 if image.ndim == 2 else image.shape[2]
     if image.dtype != np.uint8:
         raise ImageError(f"{path}: {8 * image.dtype.itemsize}-bit image; convert it to 8-bit RGB")
     if channels != 3:
         kind = "gray image" if channels == 1 else "image with alpha channel" if channels in (2, 4) else f"image of {channels} channels"
         raise ImageError(f"{path}: {kind}; convert it to 8-bit RGB")
-    if mode == "CMYK":
-        raise ImageError(f"{path}: CMYK image, whose colours depend on who converts it; convert it to 8-bit RGB")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_image_lenient(path: str | Path) -> np.ndarray:
     """Any image as uint8 RGB (h, w, 3): gray replicated, alpha dropped, 16 bit scaled to 8, EXIF rotation applied."""
-    return cv2.cvtColor(_decode(Path(path), cv2.IMREAD_COLOR)[0], cv2.COLOR_BGR2RGB)
+    data, _ = _read(Path(path))
+    return cv2.cvtColor(_decode(data, Path(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

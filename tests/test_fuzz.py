@@ -15,7 +15,7 @@ from sr_iqa.config import OptionsError, load, options_to_yaml
 from sr_iqa.data.codecs import CODECS
 from sr_iqa.data.gtset import is_name
 from sr_iqa.data.layouts import _read_labels
-from sr_iqa.data.store import check_tree
+from sr_iqa.data.tree import check_tree
 from sr_iqa.errors import UserError, printable
 from sr_iqa.images import ImageError, image_size, read_image, read_image_lenient
 

@@ -14,7 +14,7 @@ from typing import Any
 import lmdb
 
 from ..errors import UserError
-from .store import is_cut
+from .tree import is_cut
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +69,9 @@ def open_partial(partial: Path, plan: Plan, map_size: int) -> lmdb.Environment:
 def _read_plan(partial: Path) -> Plan:
     """The plan of a partial store; empty where there is none that can be read."""
     try:
-        with closing(lmdb.open(str(partial), readonly=True, lock=False)) as environment:
-            if is_cut(environment, partial):
-                return {}
-            with environment.begin() as transaction:
-                return json.loads(transaction.get(b"plan", b"{}"))
+        if is_cut(partial):
+            return {}
+        with closing(lmdb.open(str(partial), readonly=True, lock=False)) as environment, environment.begin() as transaction:
+            return json.loads(transaction.get(b"plan", b"{}"))
     except (lmdb.Error, ValueError):
         return {}

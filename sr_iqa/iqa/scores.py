@@ -30,6 +30,8 @@ from .metrics import Metric, create_metric
 
 Row = dict[str, Any]
 COLUMNS = ("set", "member", "score", "native", "metric", "identity")
+LONGEST = 1000
+"""Letters of a name in a table."""
 BATCH_PX = 2**22
 """Pixels per call of the metric: sixteen images of 512 x 512."""
 SAVE_EVERY_S = 20.0
@@ -165,13 +167,16 @@ def _read(path: Path) -> list[Row]:
 
     kinds = (pa.string(), pa.int64(), pa.float64(), pa.float64(), pa.string(), pa.string())
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, read_dictionary=["set", "metric", "identity"]) as file:
             if file.metadata.num_rows > path.stat().st_size:  # no two scores are alike: a row takes some bytes
                 raise ValueError(f"{file.metadata.num_rows} rows")
-            table = file.read(list(COLUMNS)).cast(pa.schema(zip(COLUMNS, kinds, strict=True)))
+            table = file.read(list(COLUMNS))
+        words = [chunk.dictionary for column in table.columns for chunk in column.chunks if isinstance(chunk, pa.DictionaryArray)]
+        if any(len(word or "") > LONGEST for chunk in words for word in chunk.to_pylist()):  # each may stand in every row
+            raise ValueError(f"a name of more than {LONGEST} letters")
         if any(column.null_count for column in table.columns):
             raise ValueError("a value is missing")
-        return table.to_pylist()
+        return table.cast(pa.schema(zip(COLUMNS, kinds, strict=True))).to_pylist()
     except (OSError, ValueError, LookupError, MemoryError, NotImplementedError) as error:  # pyarrow's own errors are among these
         words = str(error).partition("\n")[0][:200]
         raise UserError(f"{path} is no score table, or a damaged one ({words}); delete it and run `sr-iqa data score` again") from error
