@@ -113,7 +113,7 @@ def test_a_limit_on_file_sizes(root, tmp_path):
     assert json.loads((tmp_path / "limited" / "status.json").read_text())["state"] == "done"
 
 
-@pytest.mark.parametrize("fault", ["full", "limit", "read-only"])
+@pytest.mark.parametrize("fault", ["full", *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("limit", "read-only"))])
 def test_packing_and_scoring(root, disk, fault):
     path = options_file(root, "pack", disk.path)
     commands = (
