@@ -8,10 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from sr_iqa.config import options_to_yaml
 from tests.helpers import make_sets
-from tests.tiny_runs import differences, lines, run, state, tiny
+from tests.tiny_runs import differences, lines, run, state, tiny, validation
 
 TRAIN = {"train": {"total_iter": 6, "ema_decay": 0.9}, "logger": {"save_checkpoint_freq": 2, "print_freq": 1}}
 
@@ -138,6 +139,7 @@ def test_packing_and_scoring(root, disk, fault):
         assert command[-1].exists()
 
 
+@pytest.mark.slow
 def test_pictures_of_an_evaluation(root, disk, tmp_path):
     sets = make_sets(tmp_path / "sets", n=2, size=64)
     val = {"type": "multi_gt", "dataroot_gt": str(sets / "images"), "dataroot_labels": str(sets / "labels")}
@@ -150,3 +152,27 @@ def test_pictures_of_an_evaluation(root, disk, tmp_path):
     disk.empty()
     assert sr_iqa("test", "-opt", path, "--save", disk.path / "sr", "--json", disk.path / "values.json").returncode == 0
     assert len(list((disk.path / "sr").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_the_report_of_a_study(root, disk):
+    base = tiny(root, "study", {"train": {"total_iter": 2}}, validation(root))
+    (root / "base.yml").write_text(options_to_yaml(base))
+    content = {
+        "name": "study",
+        "base": "base.yml",
+        "experiments_root": str(disk.path),
+        "optimised_metric": "nano",
+        "metrics": ["psnr", "nano"],
+    }
+    (root / "study.yml").write_text(yaml.safe_dump({**content, "variants": {"original": {}}}))
+    command = ("compare", "-opt", root / "study.yml")
+    assert sr_iqa(*command).returncode == 0
+    folder = disk.path / "study"
+    before = (folder / "results.json").read_text()
+    disk.fill(0)
+    failed_clearly(sr_iqa(*command), "No space left on device", str(disk.path))
+    assert (folder / "results.json").read_text() == before
+    disk.empty()
+    assert sr_iqa(*command).returncode == 0
+    assert (folder / "report" / "index.html").exists()
