@@ -73,7 +73,7 @@ def replace_folder(temporary: Path, path: Path) -> None:
 
 def _beside(path: Path) -> Path:
     """A free temporary name in the folder of `path` with the same suffix (writers choose formats by suffix)."""
-    return path.parent / f"{TEMPORARY_PREFIX}{uuid4().hex[:8]}-{path.name}"
+    return path.parent / f"{TEMPORARY_PREFIX}{uuid4().hex[:8]}-{path.name[-50:]}"
 
 
 def _sync(path: Path) -> None:

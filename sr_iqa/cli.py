@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sr_iqa.errors import UsageError, UserError
+from sr_iqa.errors import UsageError, UserError, printable
 
 if TYPE_CHECKING:
     from sr_iqa.config import Loaded
@@ -33,11 +33,11 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; by default th
 
 
 def _say(text: str) -> None:
-    typer.echo(text)
+    typer.echo(printable(text))
 
 
 def _warn(text: str) -> None:
-    typer.echo(text, err=True)
+    typer.echo(printable(text), err=True)
 
 
 def _load(opt: Path, overrides: list[str] | None) -> Loaded:

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 from shutil import disk_usage
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import __version__
 from .atomic import atomic_write
 from .errors import UserError
+from .names import package_version
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +125,7 @@ def packages() -> Iterator[Finding]:
     for wanted in map(Requirement, requires("sr_iqa") or ()):
         if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
             continue
-        found = _version(wanted.name)
+        found = package_version(wanted.name)
         if found is None:
             state = "note" if wanted.name in FEWER_WITHOUT else "PROBLEM"
             yield Finding(wanted.name, state, f"not installed; get it with: pip install '{wanted}'")
@@ -138,7 +139,7 @@ def packages() -> Iterator[Finding]:
 def twins() -> Iterator[Finding]:
     """Packages that overwrite each other's files."""
     for group in TWINS:
-        here = [name for name in group if _version(name)]
+        here = [name for name in group if package_version(name)]
         if len(here) > 1:
             mend = f"pip uninstall -y {' '.join(here)} && pip install {group[0]}"
             yield Finding(group[0], "note", f"{' and '.join(here)} write the same files; if that makes trouble: {mend}")
@@ -156,7 +157,7 @@ def torchvision() -> Iterator[Finding]:
     """Whether torchvision belongs to this torch: its compiled operators load only into the release that they were built for."""
     import torch
 
-    pair = f"{_version('torchvision')} with torch {torch.__version__}"
+    pair = f"{package_version('torchvision')} with torch {torch.__version__}"
     try:
         from torchvision.ops import nms
 
@@ -175,7 +176,7 @@ def parts() -> Iterator[Finding]:
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
                 load()
         except Exception as error:  # as in `carried_out`
-            absent = _version(name) is None
+            absent = package_version(name) is None
             text = "not installed" if absent else f"does not work ({type(error).__name__}: {error})"
             yield Finding(name, "note" if absent else "PROBLEM", f"{text}; it gives {gives}")
         else:
@@ -396,13 +397,6 @@ def store(path: Path) -> Iterator[Finding]:
         yield Finding("store", "PROBLEM", f"{path}: {len(problems)} of {images} images are damaged (first: {first}); {AGAIN}")
     else:
         yield Finding("store", "ok", f"{path}: {len(reader.sets)} sets, {images} images as they were packed")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 CHECKS: dict[str, Check] = {

@@ -1,10 +1,11 @@
-"""From a name in an option file to a thing: a visible table, or a dotted path to anything importable."""
+"""From a name to a thing: an entry of a visible table, anything importable at a dotted path, the version of a package."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .errors import UsageError
@@ -28,6 +29,14 @@ def find(kind: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Calla
     raise UsageError(f"{unknown(kind, name, table)} Or give the dotted path of your own.")
 
 
+def package_version(name: str) -> str | None:
+    """The version of an installed package; None where there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
     """The message for a name that is none of the choices."""
     choices = list(dict.fromkeys(choices))
@@ -42,7 +51,7 @@ def import_dotted(kind: str, path: str) -> Callable[..., Any]:
     module, _, attribute = path.rpartition(".")
     try:
         found = vars(importlib.import_module(module))[attribute]
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # the last two: ".a", "a..b"
         raise UsageError(f"'{path}' is not a {kind}: importing {module} failed: {error}") from error
     except KeyError:
         raise UsageError(f"'{path}' is not a {kind}: {module} has no '{attribute}'.") from None

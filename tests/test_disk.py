@@ -105,6 +105,9 @@ def test_training_into_a_read_only_folder(root, disk):
     path = options_file(root, "readonly", disk.path)
     disk.change("ro")
     failed_clearly(sr_iqa("train", "-opt", path), "Read-only file system", str(disk.path))
+    assert not list(disk.path.iterdir())
+    disk.change("rw")
+    assert sr_iqa("train", "-opt", path).returncode == 0
 
 
 def test_a_limit_on_file_sizes(root, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -104,6 +105,29 @@ def test_a_signal_to_the_launcher_saves_and_stops_both(root):
     status = json.loads((folder / "status.json").read_text())
     assert status["state"] == "stopped", output
     assert started(folder) == 2
+    assert state(folder, status["step"])["step"] == status["step"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT], ids=["SLURM's warning", "Ctrl-C"])
+def test_a_signal_to_all_at_once(root, number):
+    """As SLURM and terminals send it: the launcher has it too, and passes it on or, as docs/scaling.md has it, does not hear it."""
+    name = f"all_{number}"
+    path = root / f"{name}.yml"
+    path.write_text(options_to_yaml(tiny(root, name, {"train": {"total_iter": 100000}})))
+    command = shlex.join([*LAUNCHER, "2", *TRAIN, str(path)])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    with (root / f"{name}.log").open("w") as log:
+        script = f"trap '' USR1; {command}"
+        process = subprocess.Popen(["bash", "-c", script], env=environment, stdout=log, stderr=log, start_new_session=True)
+    folder = root / "runs" / name
+    deadline = time.monotonic() + 120
+    while not losses_so_far(folder) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    os.killpg(process.pid, number)
+    process.wait(timeout=90)
+    status = json.loads((folder / "status.json").read_text())
+    assert status["state"] == "stopped", (root / f"{name}.log").read_text()
     assert state(folder, status["step"])["step"] == status["step"]
 
 

@@ -35,7 +35,9 @@ def _nothing_required(schema: dict[str, Any]) -> None:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, json_schema_extra=_nothing_required)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, json_schema_extra=_nothing_required
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

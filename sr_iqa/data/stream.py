@@ -262,7 +262,7 @@ def _flipped(image: np.ndarray, plan: Plan) -> np.ndarray:
 
 
 def _chw(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())  # images of one column would else stay read-only memory
 
 
 def train_loader(

@@ -97,7 +97,7 @@ NANO = WeightFile("nano.safetensors", "assets")
 
 # name, direction, range, weight files in the order in which they are loaded, other facts
 ROWS: tuple[MetricInfo, ...] = (
-    _nr("nano", HIGHER, 0, 100, NANO),
+    _nr("nano", HIGHER, 0, 100, NANO, smallest=16),
     _fr("ahiq", HIGHER, 0, 1, TIMM_RESNET50, TIMM_VIT, "AHIQ_vit_p8_epoch33-da3ea303.pth"),
     _fr("ckdn", HIGHER, 0, 1, "CKDN_model_best-38b27dc6.pth"),
     _fr("lpips", LOWER, 0, 1, ALEXNET, "LPIPS_v0.1_alex-df73285e.pth", smallest=31),

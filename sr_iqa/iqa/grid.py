@@ -30,11 +30,11 @@ def grid(x: Tensor, period: int) -> Tensor:
     """
     if period < 2:
         raise UserError(f"the grid measure needs a period of at least 2 pixels, got {period}")
+    if min(x.shape[-2:]) < 2 * period + 2:  # the Laplacian takes a border of one pixel
+        raise UserError(f"an image of {x.shape[-2]}x{x.shape[-1]} is too small for the grid measure with period {period}")
     luma = torch.einsum("nchw,c->nhw", x.float(), x.new_tensor(LUMA, dtype=torch.float32))
     edges = F.conv2d(luma[:, None], x.new_tensor(LAPLACIAN, dtype=torch.float32)[None, None])[:, 0]
     rows, columns = edges.shape[-2] // period, edges.shape[-1] // period
-    if min(rows, columns) < 2:
-        raise UserError(f"an image of {x.shape[-2]}x{x.shape[-1]} is too small for the grid measure with period {period}")
     edges = edges[:, : rows * period, : columns * period].unflatten(2, (columns, period)).unflatten(1, (rows, period))
     added, strength = edges.mean((1, 3)).flatten(1), edges.abs().mean((1, 3)).flatten(1)
     spread = (added.var(1, correction=0) + strength.var(1, correction=0)).sqrt()

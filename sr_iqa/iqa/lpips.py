@@ -27,9 +27,6 @@ EPS = 1e-10
 class LPIPS(nn.Module):
     """x and ref (N, 3, H, W) in [0, 1] -> (N,), 0 for equal images. One x (1, 3, H, W) may stand against many references."""
 
-    shift: Tensor
-    scale: Tensor
-
     def __init__(self, net: Literal["alex", "vgg"] = "alex") -> None:
         super().__init__()
         from torchvision import models
@@ -38,8 +35,6 @@ class LPIPS(nn.Module):
         self.taps = TAPS[net]
         self.trunk = layers.features[: self.taps[-1] + 1]  # pyright: ignore[reportIndexIssue]
         self.weights = nn.ParameterList(torch.rand(channels) / channels for channels in CHANNELS[net])
-        for name, values in (("shift", SHIFT), ("scale", SCALE)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(self, x: Tensor, ref: Tensor) -> Tensor:
         if x.device.type != "cpu":
@@ -51,7 +46,8 @@ class LPIPS(nn.Module):
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """After every tap: (N, C, h, w), of length 1 at every position."""
-        x = (2 * x - 1 - self.shift) / self.scale
+        shift, scale = x.new_tensor((SHIFT, SCALE))[..., None, None]
+        x = (2 * x - 1 - shift) / scale
         found = []
         for i, layer in enumerate(self.trunk):
             x = layer(x)
@@ -79,8 +75,6 @@ def load_lpips(net: Literal["alex", "vgg"], paths: Sequence[Path]) -> LPIPS:
     except DAMAGED_FILE as error:
         problem = f"a file is damaged, holds more than plain tensors, or is of another network: {error}"
         raise UserError(f"{names}: these are not the weights of LPIPS on {net}; {problem}") from error
-    for name, values in (("shift", SHIFT), ("scale", SCALE)):  # not in the files
-        setattr(network, name, torch.tensor(values)[:, None, None])
     return network.float().eval().requires_grad_(False)
 
 

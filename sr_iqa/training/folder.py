@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from ..config import options_to_yaml
 from ..config.models import Options
 from ..distributed import world_size
 from ..errors import UserError
+from ..names import package_version
 
 PACKAGES = (
     *("sr-iqa", "torch", "torchvision", "accelerate", "peft", "pyiqa", "basicsr", "spandrel"),
@@ -138,7 +138,7 @@ def provenance(step: int) -> dict[str, Any]:
         "command": sys.argv,
         "git_commit": git_commit(),
         "python": sys.version.split()[0],
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
     }
 
 
@@ -170,10 +170,3 @@ def final_weights(folder: Path | str) -> Path:
     if not found:
         raise UserError(f"{models}: no network weights there. Has the run reached its first checkpoint (logger.save_checkpoint_freq)?")
     return max(found)[2]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 from ..distributed import Agreement, world_size
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """SIGUSR1 is what SLURM jobs are usually told of their end with (--signal=USR1@60)."""
+SAME_REQUEST_S = 5.0
+"""Ctrl-C and SLURM signal a launcher and its processes, and the launcher passes on what they have had already: one request."""
 ASK_EVERY = 8
 """Steps between two questions to the other processes whether one of them has been told to stop."""
 
@@ -20,10 +23,11 @@ class StopRequested(Exception):
 
 
 class Stop:
-    """Turns SIGNALS into a flag while the context lasts. A second signal acts at once, as it would have without us."""
+    """Turns SIGNALS into a flag while the context lasts. A second one acts at once, as it would have without us."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._since = 0.0
         self._agreement = Agreement()
         self._parent = os.getppid()
         self._handlers: dict[int, object] = {}
@@ -58,8 +62,11 @@ class Stop:
             self.check(0)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._restore()
+        if self.signal is None:
+            self.signal, self._since = number, time.monotonic()
+        elif world_size() == 1 or time.monotonic() - self._since > SAME_REQUEST_S:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._handlers.items():
