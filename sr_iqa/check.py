@@ -14,7 +14,7 @@ from typing import Any
 from .bind import argument, mismatches
 from .config.document import Document, KeyPath, OptionsError
 from .config.load import Loaded
-from .config.models import Component, DataOptions, Options
+from .config.models import AUTO, Component, DataOptions, Options
 from .errors import UserError
 
 Finding = tuple[KeyPath, str]
@@ -59,7 +59,8 @@ def _fit(
 def _networks(options: Options) -> Iterator[Finding]:
     from .archs import resolve_network
 
-    yield from _fit(("network_g",), options.network_g, resolve_network)
+    if options.network_g.type != AUTO:
+        yield from _fit(("network_g",), options.network_g, resolve_network)
     yield from _fit(("network_d",), options.network_d, resolve_network)
 
 

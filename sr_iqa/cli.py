@@ -22,7 +22,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Check, pack, score and look at data sets.")
 iqa_app = typer.Typer(no_args_is_help=True, help="The metrics: list, fetch weights, score images.")
 adapter_app = typer.Typer(no_args_is_help=True, help="LoRA adapters: what is inside, merge into a network.")
-config_app = typer.Typer(no_args_is_help=True, help="Option files: check, show, editor schema.")
+config_app = typer.Typer(no_args_is_help=True, help="Option files: check, show, import, editor schema.")
 for name, group in {"data": data_app, "iqa": iqa_app, "adapter": adapter_app, "config": config_app}.items():
     app.add_typer(group, name=name)
 
@@ -40,19 +40,24 @@ def _warn(text: str) -> None:
     typer.echo(printable(text), err=True)
 
 
-def _load(opt: Path, overrides: list[str] | None) -> Loaded:
-    """The checked options; notes go to stderr."""
+def _load(opt: Path, overrides: list[str] | None, network: bool = True) -> Loaded:
+    """The checked options, with the network that the starting weights tell of where they name none; notes go to stderr."""
+    from dataclasses import replace
+
     from sr_iqa.check import check
+    from sr_iqa.checkpoints import with_network
     from sr_iqa.config import load
 
     loaded = load(opt, overrides or ())
+    if network:
+        loaded = replace(loaded, options=with_network(loaded.options))
     for note in (*loaded.notes, *check(loaded)):
         _warn(f"note: {note}")
     return loaded
 
 
 def _data_options(opt: Path, overrides: list[str] | None, split: str):  # noqa: ANN202 (DataOptions, imported late)
-    options = _load(opt, overrides).options
+    options = _load(opt, overrides, network=False).options
     data = {"train": options.datasets.train, "val": options.datasets.val}.get(split)
     if data is None:
         raise UsageError(f"{opt}: datasets.{split} is not there; choose --split train or val, whichever the file has")
@@ -150,19 +155,66 @@ def compare(
 @app.command()
 def infer(
     model: Annotated[Path, typer.Option("-m", "--model", help="Weights (.safetensors, .pth) or a run's folder.")],
-    inputs: Annotated[Path, typer.Option("-i", "--input", help="An image or a folder of images.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where the results are written, as PNG.")],
-    tile: Annotated[int, typer.Option(min=0, help="LQ tile side in pixels; 0 for whole images.")] = 0,
-    adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter folder to put on the network.")] = None,
-    scale: Annotated[float, typer.Option(min=0, max=1, help="Adapter scale: 0 is the base network, 1 the full adapter.")] = 1.0,
+    inputs: Annotated[list[str], typer.Option("-i", "--input", help="An image, a folder, or a quoted pattern; may be repeated.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder where the results are written.")],
+    tile: Annotated[str, typer.Option(help="Side of the tiles in pixels of the input; 0 for whole images; auto.")] = "auto",
+    overlap: Annotated[int, typer.Option(min=0, help="Pixels around each tile that the network sees too.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Images of one size, or tiles of one image, that go together.")] = 1,
+    precision: Annotated[str, typer.Option(help="no (float32), bf16, or on a GPU also tf32 and fp16.")] = "no",
+    adapter: Annotated[list[Path] | None, typer.Option(help="A LoRA adapter; several act together.")] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="The weight of each adapter, in their order; 1 by default.")] = None,
+    scale: Annotated[str, typer.Option(help="Adapter scale: 0 (base network) to 1; several as 0,0.5,1; auto, with --budget.")] = "1",
+    budget: Annotated[str | None, typer.Option(help="With --scale auto: how far from the base network, as psnr:30.")] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders within folders too.")] = False,
+    format_: Annotated[str, typer.Option("--format", help="png, jpg, webp or tif.")] = "png",
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
+    suffix: Annotated[str, typer.Option(help="Put behind the names of the results, as in _x4.")] = "",
+    max_pixels: Annotated[float, typer.Option(help="Larger inputs are refused undecoded.")] = 250e6,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do again what is there already.")] = False,
+    compare_: Annotated[bool, typer.Option("--compare", help="Write a page with sliders, too.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Upscale images."""
-    from sr_iqa.inference import infer_folder
+    """Upscale images; run it again to go on (docs/inference.md)."""
+    from sr_iqa.adapters import with_scales
+    from sr_iqa.inference.budget import parse_dial
+    from sr_iqa.inference.folder import parse_tile, plan_folder, upscale_folder
+    from sr_iqa.inference.inputs import Naming
+    from sr_iqa.inference.upscaler import Upscaler
     from sr_iqa.study.single import load_model
 
-    net = load_model(model, adapter=adapter, adapter_scale=scale, device=_device(device))
-    _say(f"{infer_folder(net, inputs, output, tile=tile, device=_device(device))} images written to {output}")
+    side, auto = parse_tile(tile, _device(device))
+    options = {"recursive": recursive, "auto": auto, "fresh": fresh, "compare": compare_}
+    naming = Naming(output, format_, suffix)
+    plan = plan_folder(inputs, naming, parse_dial(scale, budget), quality=quality, max_pixels=int(max_pixels), **options)
+    net = load_model(model, adapter=with_scales(adapter or (), weight or ()) or None)
+    upscaler = Upscaler(net, _device(device), precision, side, overlap, batch)
+    _say(f"{upscale_folder(upscaler, plan, say=_warn).done} images written to {output}")
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Option("-m", "--model", help="Weights (.safetensors, .pth) or a run's folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write; a model card FILE.md comes beside it.")],
+    format_: Annotated[
+        str | None, typer.Option("--format", help="pth, safetensors, onnx or torchscript (.pt); by default as the suffix says.")
+    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter to merge into the network.")] = None,
+    scale: Annotated[float, typer.Option(min=0, max=1, help="Adapter scale: 0 is the base network, 1 the full adapter.")] = 1.0,
+    half: Annotated[bool, typer.Option("--half", help="Weights in float16; ONNX and TorchScript then also take and give float16.")] = False,
+    opset: Annotated[int | None, typer.Option(help="ONNX opset; 18 by default.")] = None,
+    static: Annotated[str | None, typer.Option(metavar="HxW", help="The only size that an ONNX or TorchScript file is to take.")] = None,
+    key: Annotated[str | None, typer.Option(help="Of a .pth: params_ema (the default) or params.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+) -> None:
+    """Write a network for other programs: Spandrel, chaiNNer, BasicSR, ONNX Runtime; verified before the file appears."""
+    from sr_iqa.export import export_network
+
+    made = export_network(
+        *(model, output), format=format_, adapter=adapter, scale=scale, half=half, opset=opset, static=static, key=key, force=force
+    )
+    for line in (*made.checks, *made.notes):
+        _say(str(line))
+    _say(f"{made.path}\nmodel card: {made.card}")
 
 
 @app.command()
@@ -339,26 +391,39 @@ def iqa_score(
 
 
 @adapter_app.command("info")
-def adapter_info(folder: Path) -> None:
-    """What an adapter folder holds."""
+def adapter_info(adapter: Path) -> None:
+    """What an adapter, a folder or a single file, says about itself."""
     from sr_iqa.adapters import describe_adapter
 
-    for key, value in describe_adapter(folder).items():
+    for key, value in describe_adapter(adapter).items():
         _say(f"{key}: {value}")
 
 
 @adapter_app.command("merge")
 def adapter_merge(
-    adapter: Path,
+    adapters: Annotated[list[Path], typer.Argument(help="One adapter, or several that are added up.")],
     model: Annotated[Path, typer.Option("-m", "--model", help="The base network's weights.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The merged weights to write (.safetensors).")],
-    scale: Annotated[float, typer.Option(min=0, max=1, help="Adapter scale.")] = 1.0,
+    scale: Annotated[list[float] | None, typer.Option(help="The scale of each adapter, in their order; 1 by default.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Merge into other base weights than the adapter was trained on.")] = False,
 ) -> None:
-    """Fold an adapter into its base network: plain weights that any tool loads."""
-    from sr_iqa.inference import merge_adapter
+    """Fold adapters into their base network: plain weights that any tool loads."""
+    from sr_iqa.adapters import with_scales
+    from sr_iqa.inference import merge_adapters
 
-    merge_adapter(model, adapter, output, scale=scale)
+    merge_adapters(model, with_scales(adapters, scale or ()), output, check_base=not force)
     _say(f"merged weights: {output}")
+
+
+@adapter_app.command("convert")
+def adapter_convert(
+    adapter: Path, output: Annotated[Path, typer.Option("-o", "--output", help="A name ending in .safetensors, or of a folder.")]
+) -> None:
+    """Write PEFT's folder as one .safetensors file, or such a file as a folder."""
+    from sr_iqa.adapters import convert_adapter
+
+    convert_adapter(adapter, output)
+    _say(f"adapter: {output}")
 
 
 # ---------------------------------------------------------------- options
@@ -377,6 +442,31 @@ def config_check(files: Annotated[list[Path], typer.Argument()], set_: Overrides
             failed += 1
     if failed:
         raise typer.Exit(2)
+
+
+@config_app.command("import")
+def config_import(
+    file: Annotated[Path, typer.Argument(help="A training file of BasicSR, Real-ESRGAN, HGGT, traiNNer-redux (YAML) or neosr (TOML).")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The option file to write; by default it is printed.")] = None,
+    project: Annotated[str | None, typer.Option("--from", help="basicsr, realesrgan, hggt, trainner, neosr; by default found out.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail, and write nothing, if anything has no counterpart here.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Turn another project's training file into an option file; says what became of every key."""
+    from sr_iqa.check import check
+    from sr_iqa.config.importing import import_options, write_imported
+
+    imported = import_options(file, project)
+    notes = check(imported.loaded)
+    for line in (*imported.report, *(f"note: {note}" for note in notes)):
+        _warn(line)
+    if strict and imported.lost:
+        raise UserError(f"--strict: {len(imported.lost)} keys have no counterpart, nothing is written")
+    if output is None:
+        _say(imported.text)
+    else:
+        write_imported(imported, output, force)
+        _say(f"written: {output}")
 
 
 @config_app.command("show")

@@ -18,7 +18,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import requires
 from pathlib import Path
@@ -371,10 +371,12 @@ def disk_speed(folder: Path) -> tuple[float, float]:
 def option_file(opt: Path, look_at_folder: bool) -> Iterator[Finding]:
     """An option file against this machine: its notes, its stores and the disk of its runs."""
     from .check import check
+    from .checkpoints import with_network
     from .config import load
     from .data.store import is_store
 
     loaded = load(opt)
+    loaded = replace(loaded, options=with_network(loaded.options))
     for note in (*loaded.notes, *check(loaded)):
         yield Finding("options", "note", note)
     yield Finding("options", "ok", f"{opt}: can be used")

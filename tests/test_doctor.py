@@ -82,7 +82,7 @@ def test_a_check_that_raises_is_a_problem_and_the_others_go_on(run, tmp_path):
 def test_packages_are_held_against_what_is_asked_for(monkeypatch):
     wanted = ["torch>=99", "no-such-package>=2", "peft>=0.17", "basicsr==1.4.2; python_version < '3'", "pytest; extra == 'test'", "numpy"]
     monkeypatch.setattr(doctor, "requires", lambda _: wanted)
-    monkeypatch.setattr(doctor, "_version", {"torch": "2.14.1+cu130", "numpy": "2.4.6"}.get)
+    monkeypatch.setattr(doctor, "package_version", {"torch": "2.14.1+cu130", "numpy": "2.4.6"}.get)
     assert states(doctor.packages) == {"torch": "PROBLEM", "no-such-package": "PROBLEM", "peft": "note", "packages": "ok"}
     assert "pip install 'torch>=99'" in texts(doctor.packages) and "numpy 2.4.6" in texts(doctor.packages)
 
@@ -92,10 +92,10 @@ def test_what_is_installed_here_is_what_is_asked_for():
 
 
 def test_two_opencv_wheels_are_noted(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", {"opencv-python": "5.0", "opencv-python-headless": "5.0", "tensorboard": "2.0"}.get)
+    monkeypatch.setattr(doctor, "package_version", {"opencv-python": "5.0", "opencv-python-headless": "5.0", "tensorboard": "2.0"}.get)
     assert states(doctor.twins) == {"opencv-python-headless": "note"}
     assert "pip uninstall -y opencv-python-headless opencv-python && pip install opencv-python-headless" in texts(doctor.twins)
-    monkeypatch.setattr(doctor, "_version", {"opencv-python": "5.0"}.get)
+    monkeypatch.setattr(doctor, "package_version", {"opencv-python": "5.0"}.get)
     assert states(doctor.twins) == {}
 
 

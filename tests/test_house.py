@@ -7,7 +7,8 @@ import sr_iqa
 
 PACKAGE = Path(sr_iqa.__file__).parent
 ROOMS = (
-    *("__main__", "cli", "reference", "doctor", "study", "check", "training", "evaluation", "scorecard", "inference", "losses", "adapters"),
+    *("__main__", "cli", "reference", "doctor", "study", "check", "export"),
+    *("training", "evaluation", "scorecard", "inference", "losses", "adapters"),
     *(
         "checkpoints",
         "iqa",

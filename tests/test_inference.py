@@ -13,7 +13,9 @@ from sr_iqa.checkpoints import CheckpointError, load_network, read_metadata, sav
 from sr_iqa.config.models import LoraOptions
 from sr_iqa.errors import UserError
 from sr_iqa.images import read_image, write_png
-from sr_iqa.inference import infer_folder, load_for_inference, merge_adapter, upscale
+from sr_iqa.inference import infer_folder, load_for_inference, merge_adapters, upscale
+from sr_iqa.inference.pictures import read_picture
+from sr_iqa.inference.tiles import multiple_of
 from tests.helpers import picture
 
 
@@ -54,6 +56,74 @@ def test_all_tiles_have_one_shape_and_small_images_are_not_cut():
     assert (7, 5) in net.seen
 
 
+def test_tiles_go_through_the_network_together():
+    net = Enlarge()
+    calls = []
+    net.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    x = torch.rand(1, 3, 20, 17)
+    for batch, expected in ((1, [1] * 9), (4, [4, 4, 1]), (100, [9])):
+        calls.clear()
+        assert torch.equal(upscale(net, x, tile=7, overlap=2, batch=batch), F.interpolate(x, scale_factor=2)) and calls == expected
+    pair = torch.rand(2, 3, 20, 17)
+    calls.clear()
+    assert torch.equal(upscale(net, pair, tile=7, overlap=2, batch=4), F.interpolate(pair, scale_factor=2))
+    assert calls == [4, 4, 4, 4, 2]
+
+
+def gradient(height, width):
+    """A smooth picture, on which seams would show: (1, 3, height, width)."""
+    y, x = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)
+    return torch.stack([0.5 * (x + y), x * y, 0.5 + 0.5 * torch.sin(3 * x + 2 * y)])[None]
+
+
+def test_tiles_of_a_smooth_picture_meet_without_seams():
+    torch.manual_seed(0)
+    net = build_network({"type": "RRDBNet", "scale": 4, **RRDB, "num_block": 3}).eval()  # sees 50 pixels around each
+    x = gradient(61, 90)
+    whole, tiled = upscale(net, x), upscale(net, x, tile=24, overlap=16)
+    assert whole.std() > 1e-3 and (whole - tiled).abs().max() <= 1 / 255
+    seams = [4 * 24 * k for k in (1, 2, 3) if 4 * 24 * k < whole.shape[3]]
+    steps = (tiled[..., 1:] - tiled[..., :-1] - whole[..., 1:] + whole[..., :-1]).abs()
+    assert steps[..., [seam - 1 for seam in seams]].max() <= 0.5 / 255
+
+
+def windowed(seed=0, gain=5.0, window=8):
+    """A SwinIR whose attention has a say: its matrices are larger than at the start of training."""
+    torch.manual_seed(seed)
+    options = {**SWINIR, "img_size": 64, "window_size": window, "depths": [4, 4], "upsampler": "pixelshuffledirect", "upscale": 2}
+    net = build_network(options).eval()
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.data *= gain
+    return net
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(32, 16), (30, 13), (8, 16), (3, 9)])
+def test_tiles_of_a_windowed_network_are_laid_on_its_windows(tile, overlap):
+    net, x = windowed(), torch.from_numpy(picture(76)).permute(2, 0, 1)[None, :, :53].float() / 255
+    assert (upscale(net, x, tile, overlap) - upscale(net, x)).abs().max() <= 1 / 255
+    seen = set()
+    net.register_forward_pre_hook(lambda _, inputs: seen.add(tuple(inputs[0].shape)))
+    upscale(net, x, tile, overlap)
+    assert len(seen) == 1 and all(side % 8 == 0 for side in next(iter(seen))[2:])
+
+
+def test_tiles_beside_the_windows_would_show(monkeypatch):
+    """What the test above would not notice if windows made no difference."""
+    net, x = windowed(), torch.rand(1, 3, 64, 64)
+    monkeypatch.setattr("sr_iqa.inference.tiles.multiple_of", lambda net: 1)
+    assert (upscale(net, x, 30, 13) - upscale(net, x)).abs().max() > 4 / 255
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_tiles_of_an_unshuffling_network_start_on_its_grid(scale):
+    torch.manual_seed(0)
+    net = build_network({"type": "RRDBNet", "scale": scale, **RRDB, "num_block": 1}).eval()
+    x = torch.rand(1, 3, 47, 35)
+    assert (upscale(net, x, tile=13, overlap=21) - upscale(net, x)).abs().max() <= 1e-5
+    assert multiple_of(net) == 4 // scale
+
+
 def test_upscale_clamps_restores_the_mode_and_builds_no_graph():
     net = nn.Conv2d(3, 3, 1).train()
     nn.init.constant_(net.weight, 5.0)
@@ -71,8 +141,8 @@ def test_a_folder_of_users_images_is_upscaled(tmp_path):
     assert infer_folder(Enlarge(2), tmp_path / "in", tmp_path / "out", tile=8) == 3
     expected = image.repeat(2, 0).repeat(2, 1)
     np.testing.assert_array_equal(read_image(tmp_path / "out" / "rgb.png"), expected)
-    np.testing.assert_array_equal(read_image(tmp_path / "out" / "deep.png"), expected)
-    assert read_image(tmp_path / "out" / "gray.png").shape == (40, 40, 3)
+    np.testing.assert_array_equal(read_picture(tmp_path / "out" / "deep.png").pixels, expected.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_picture(tmp_path / "out" / "gray.png").pixels, expected[..., :1])
     assert infer_folder(Enlarge(2), tmp_path / "in" / "rgb.png", tmp_path / "one") == 1
 
 
@@ -170,10 +240,10 @@ def test_adapters_are_loaded_scaled_and_merged(tmp_path):
     assert torch.equal(run(adapter=tmp_path / "adapter"), upscale(net, x))
     assert torch.equal(run(adapter=tmp_path / "adapter", adapter_scale=0), run())
     half = run(adapter=tmp_path / "adapter", adapter_scale=0.5)
-    merge_adapter(tmp_path / "base.safetensors", tmp_path / "adapter", tmp_path / "merged.safetensors", scale=0.5)
+    merge_adapters(tmp_path / "base.safetensors", [(tmp_path / "adapter", 0.5)], tmp_path / "merged.safetensors")
     assert (upscale(load_for_inference(tmp_path / "merged.safetensors"), x) - half).abs().max() <= 1e-5
     assert (half - run()).abs().max() > 1e-3
     said = read_metadata(tmp_path / "merged.safetensors")
     assert said["adapter_scale"] == "0.5" and said["scale"] == "2" and said["merged_adapter"] == "adapter"
     with pytest.raises(UserError, match="safetensors"):
-        merge_adapter(tmp_path / "base.safetensors", tmp_path / "adapter", tmp_path / "merged.pth")
+        merge_adapters(tmp_path / "base.safetensors", [(tmp_path / "adapter", 1.0)], tmp_path / "merged.pth")

@@ -1,4 +1,4 @@
-"""Networks by name: ours, any of BasicSR's, or the dotted path of anybody's.
+"""Networks by name: ours, any of BasicSR's or Spandrel's, or the dotted path of anybody's.
 
 Every generator maps (B, 3, h, w) in [0, 1] to (B, 3, s*h, s*w), not clamped, for any h and w.
 """
@@ -14,10 +14,11 @@ from torch import nn
 
 from ..config.models import Component
 from ..errors import UsageError
-from ..names import find
+from ..names import find, unknown
 from .basicsr_bridge import basicsr_archs
 from .discriminators import UNetDiscriminatorSN
 from .rrdbnet import RRDBNet, RRDBPSNet
+from .spandrel_bridge import PREFIX, spandrel_archs
 from .swinir import SwinIR
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -34,6 +35,10 @@ def resolve_network(name: str) -> Callable[..., nn.Module]:
     Raises:
         UsageError: unknown; lists ours, BasicSR's where it is installed, and the nearest name.
     """
+    if name.startswith(PREFIX):
+        if name not in spandrel_archs():
+            raise UsageError(unknown("network", name, spandrel_archs()))
+        return spandrel_archs()[name]
     if name in NETWORKS or "." in name:
         return find("network", name, NETWORKS)
     if importlib.util.find_spec("basicsr") is None:

@@ -29,11 +29,17 @@ def to_device(net: nn.Module, device: torch.device) -> nn.Module:
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Grows (B, C, h, w) at the right and bottom to multiples of `multiple` by reflection (as often as a tiny image needs it)."""
-    for dim in (2, 3):
+    height, width = x.shape[2:]
+    return pad_to(x, height + -height % multiple, width + -width % multiple)
+
+
+def pad_to(x: Tensor, height: int, width: int) -> Tensor:
+    """Grows (B, C, h, w) at the right and bottom to (B, C, height, width) by reflection (as often as a tiny image needs it)."""
+    for dim, wanted in ((2, height), (3, width)):
         size = x.shape[dim]
-        if size % multiple:
+        if wanted > size:
             period = max(2 * (size - 1), 1)
-            steps = torch.arange(size + -size % multiple, device=x.device) % period
+            steps = torch.arange(wanted, device=x.device) % period
             x = x.index_select(dim, torch.minimum(steps, period - steps))
     return x
 

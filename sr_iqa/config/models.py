@@ -26,6 +26,8 @@ from pydantic import (
 from .degradation import DegradationOptions
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+AUTO = "auto"
+"""The `type` of a network that the weights it starts from will tell."""
 
 
 def folder_name(name: str) -> str:
@@ -278,8 +280,8 @@ class Options(Section):
     """Train through torch.compile, which takes minutes at the start. Validation and inference do without."""
     datasets: DatasetsOptions = DatasetsOptions()
     """Training and validation data."""
-    network_g: Component
-    """The SR network."""
+    network_g: Component = Component(type=AUTO)
+    """The SR network; by default (type: auto) the one that the weights in path.pretrain_network_g are of."""
     network_d: Component | None = None
     """The discriminator; required with train.gan_opt."""
     path: PathOptions = PathOptions()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ from torch import nn
 
 from sr_iqa.adapters import set_scale
 from sr_iqa.archs import build_network
+from sr_iqa.archs.spandrel_bridge import PREFIX
 from sr_iqa.checkpoints import load_into, read_metadata
 from sr_iqa.config import Options
+from sr_iqa.config.models import AUTO
 from sr_iqa.data.sheet import sample_sheet
 from sr_iqa.errors import UsageError
 from sr_iqa.evaluation import Evaluation, evaluate, evaluate_folder
@@ -21,7 +25,9 @@ from sr_iqa.training.checkpoint import load_trained
 from sr_iqa.training.folder import RunFolder, run_folder
 
 
-def load_model(model: Path, adapter: Path | None = None, adapter_scale: float = 1.0, device: str = "cpu") -> nn.Module:
+def load_model(
+    model: Path, adapter: Path | Sequence[tuple[Path, float]] | None = None, adapter_scale: float = 1.0, device: str = "cpu"
+) -> nn.Module:
     """The network behind `-m`: a run's folder (its newest weights, adapter included) or a weight file.
 
     Raises:
@@ -38,12 +44,22 @@ def load_model(model: Path, adapter: Path | None = None, adapter_scale: float = 
 
 
 def described_model(options: Options, model: Path, device: str) -> nn.Module:
-    """A weight file in the network that it names itself (ours do), or else in the option file's `network_g`."""
-    if model.is_dir() or (model.suffix == ".safetensors" and "network_g" in read_metadata(model)):
+    """A weight file in the option file's `network_g`; in the network that it is for where it says so, or where the options do not."""
+    says_itself = model.suffix == ".safetensors" and "." not in _said_type(model)
+    if model.is_dir() or says_itself or options.network_g.type == AUTO:
         return load_model(model, device=device)
     net = build_network(options.network_g)
     load_into(net, model, options.path.param_key_g)
     return net.to(device).eval()
+
+
+def _said_type(model: Path) -> str:
+    """The type of the network that a .safetensors file names; "." where it names none or, as "package.module.Name", code."""
+    said = read_metadata(model).get("network_g")
+    try:
+        return str(json.loads(said)["type"]).removeprefix(PREFIX) if said else "."
+    except (ValueError, LookupError, TypeError):
+        return "."
 
 
 def run_test(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from sr_iqa import __version__
 from sr_iqa.atomic import atomic_write
 from sr_iqa.check import check
-from sr_iqa.checkpoints import file_hash
+from sr_iqa.checkpoints import file_hash, with_network
 from sr_iqa.config import Options, OptionsError, load, load_options
 from sr_iqa.config.models import DataOptions, ValOptions
 from sr_iqa.data.sets import fingerprint
@@ -86,10 +86,11 @@ class Study:
             merged["path.pretrain_network_g"] = str(self._trained_weights(variant.starts_from, seed))
         try:
             loaded = load(self.base, [f"{key}={json.dumps(value)}" for key, value in merged.items()])
-            check(loaded)
+            options = with_network(loaded.options)
+            check(replace(loaded, options=options))
         except OptionsError as error:
             raise OptionsError([f"variant {name}: {problem}" for problem in error.problems]) from None
-        return loaded.options
+        return options
 
     def held_out(self) -> DataOptions:
         """The data on which all variants are evaluated: datasets.val of the baseline's options."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,7 +15,7 @@ from torch import nn
 from .. import __version__
 from ..adapters import load_adapter, save_adapter
 from ..checkpoints import file_hash, load_into, save_weights
-from ..config import load_options
+from ..config import load_options, options_to_yaml
 from ..config.models import Options
 from . import state as states
 from .build import Run, starting_network
@@ -117,7 +118,23 @@ def _metadata(run: Run) -> dict[str, str]:
         "scale": str(run.options.scale),
         "network_g": json.dumps(network),
         "sr_iqa": __version__,
+        **training_facts(run.options),
     }
+
+
+def training_facts(options: Options) -> dict[str, str]:
+    """What a run's options say of its weights' origin: data, metrics, parent. Names, never paths; what there is none of is left out."""
+    data, train, parent = options.datasets.train, options.train, options.path.pretrain_network_g
+    said = {
+        "training_data": data and (data.name or data.dataroot_gt.name),
+        "sampling": data and data.type == "multi_gt" and data.sampling.strategy,
+        "sampling_metric": data and data.sampling.metric,
+        "reward_metric": train and ", ".join(reward.metric for reward in train.reward_opt),
+        "options_hash": hashlib.sha256(options_to_yaml(options).encode()).hexdigest()[:16],
+        "parent": parent and parent.name,
+        "parent_hash": parent and file_hash(parent),
+    }
+    return {key: str(value) for key, value in said.items() if value}
 
 
 def load_trained(folder: Path | str, device: torch.device | str = "cpu") -> nn.Module:

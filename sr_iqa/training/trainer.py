@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from ..checkpoints import with_network
 from ..config.models import DataOptions, Options
 from ..data.sets import load_sets
 from ..data.store import Reader, is_store
@@ -50,6 +51,7 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
         SystemExit: after SIGTERM or SIGINT, when everything has been saved (143, 130 or 138).
     """
     check_launch()
+    options = with_network(options)
     folder = run_folder(options)
     saved, notes = (None, []) if fresh else states.newest_state(folder.states)
     if saved:

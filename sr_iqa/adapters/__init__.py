@@ -1,0 +1,37 @@
+"""LoRA adapters: on networks (lora.py) and on disk (files.py)."""
+
+from .files import adapter_state, convert_adapter, describe_adapter, load_adapter, load_adapters, save_adapter, with_scales
+from .lora import (
+    REFUSED,
+    AdapterError,
+    AdapterReport,
+    adapter_weights,
+    base_hash,
+    base_state,
+    inject,
+    merge,
+    report,
+    set_scale,
+    trainable_parameters,
+)
+
+__all__ = [
+    "REFUSED",
+    "AdapterError",
+    "AdapterReport",
+    "adapter_state",
+    "adapter_weights",
+    "base_hash",
+    "base_state",
+    "convert_adapter",
+    "describe_adapter",
+    "inject",
+    "load_adapter",
+    "load_adapters",
+    "merge",
+    "report",
+    "save_adapter",
+    "set_scale",
+    "trainable_parameters",
+    "with_scales",
+]
