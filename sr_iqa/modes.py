@@ -27,6 +27,16 @@ def eval_mode(*nets: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def practice_mode(net: nn.Module) -> Iterator[None]:
+    """Training mode with nothing random and no statistics moved. (In evaluation some networks, such as PLKSR, cannot be differentiated.)"""
+    asleep = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    with eval_mode(net):
+        for module in net.modules():
+            module.training = not (isinstance(module, asleep) or "DropPath" in type(module).__name__)
+        yield
+
+
+@contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Whether NVIDIA's tensor cores may round the factors of float32 products and convolutions to 10 bits of fraction."""
     matmul, cudnn = torch.backends.cuda.matmul, cast(Any, torch.backends.cudnn)

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 import sr_iqa
-from sr_iqa.adapters import inject, trainable_parameters
+from sr_iqa.adapters import inject, save_adapter, trainable_parameters
 from sr_iqa.checkpoints import load_network
+from sr_iqa.cli import main
 from sr_iqa.config.models import LoraOptions
 from sr_iqa.errors import UsageError, UserError
 from sr_iqa.images import to_tensor
 from sr_iqa.inference.budget import Budget, Chosen, Dial, ScaleChooser, parse_budget, parse_dial
-from sr_iqa.inference.pictures import Picture
+from sr_iqa.inference.pictures import Picture, read_picture, write_picture
 from sr_iqa.inference.upscaler import Upscaler
 from sr_iqa.iqa.metrics import create_metric
 from tests.helpers import picture
@@ -173,6 +174,44 @@ def test_what_stands_in_the_way_is_said_and_the_dial_put_back(upscaler):
     with pytest.raises(UserError, match="at least 161 pixels"):
         ScaleChooser(parse_budget("ms_ssim:0.9"))(upscaler, Picture(picture(16)))
     assert upscaler.adapter_scale == 1
+
+
+def test_the_command_writes_the_chosen_outputs_and_says_which(tmp_path, upscaler, monkeypatch, capsys):
+    save_adapter(upscaler.net, tmp_path / "adapter")
+    for seed in range(2):
+        write_picture(tmp_path / "in" / f"{seed}.png", Picture(picture(16 + 8 * seed, seed)))
+    arguments = [
+        "infer",
+        "-m",
+        DEMO_BASE,
+        "--adapter",
+        tmp_path / "adapter",
+        "-i",
+        tmp_path / "in",
+        "-o",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+    ]
+
+    def command(*more):
+        monkeypatch.setattr("sys.argv", ["sr-iqa", *map(str, arguments), *more])
+        try:
+            main()
+        except SystemExit as end:
+            return end.code or 0, capsys.readouterr()
+        return 0, capsys.readouterr()
+
+    for more, words in ((["--scale", "auto"], "needs a budget"), (["--budget", "psnr:30"], "goes with --scale auto")):
+        code, said = command(*more)
+        assert code == 2 and words in said.err
+    code, said = command("--scale", "auto", "--budget", "psnr:38", "--compare")
+    assert code == 0 and (tmp_path / "out" / "compare.html").exists()
+    for seed in range(2):
+        image = read_picture(tmp_path / "in" / f"{seed}.png")
+        chosen = ScaleChooser(parse_budget("psnr:38"))(upscaler, image)
+        np.testing.assert_array_equal(read_picture(tmp_path / "out" / f"{seed}.png").pixels, chosen.picture.pixels)
+        assert 0 < chosen.scale < 1 and f"{seed}.png: adapter scale {chosen.scale:.3f} (psnr {chosen.value:.4g})" in said.err
 
 
 def test_a_choice_is_told_in_words():

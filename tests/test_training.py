@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sr_iqa.adapters import inject
 from sr_iqa.archs import build_network
 from sr_iqa.archs.discriminators import held_spectral_norm
 from sr_iqa.checkpoints import save_weights
+from sr_iqa.config.models import LoraOptions
 from sr_iqa.data.stream import collate
 from sr_iqa.errors import UserError
 from sr_iqa.iqa import metrics
@@ -21,7 +23,7 @@ from sr_iqa.training.checkpoint import averaged, load_trained
 from sr_iqa.training.folder import final_weights, run_folder
 from sr_iqa.training.logs import SPEED
 from sr_iqa.training.meter import Meter, NonFiniteError
-from sr_iqa.training.rehearsal import check_adapter_gradients
+from sr_iqa.training.rehearsal import check_adapter_gradients, own_weights_learn
 from sr_iqa.training.steps import adversarial_term, choose_gt, train_step
 from tests.tiny_runs import GAN, RRDB, SWINIR, UNET, differences, lines, losses, network, run, state, tiny, validation
 
@@ -332,14 +334,36 @@ def test_gradients_reach_b_at_step_0_and_a_at_step_1(root, base):
         train_step(made, [one_batch(made)], meter)
 
 
-def test_gradient_check_of_adapters():
-    net = torch.nn.ModuleDict({"lora_A": torch.nn.Linear(2, 2, bias=False), "lora_B": torch.nn.Linear(2, 2, bias=False)})
-    torch.nn.init.zeros_(net["lora_B"].weight)
-    net["lora_B"](net["lora_A"](torch.ones(1, 2))).sum().backward()
-    check_adapter_gradients(net)  # A's gradient is zero at step 0, B's is not
-    net["lora_B"].weight.grad.zero_()
-    with pytest.raises(UserError, match="1 adapter parameters get no gradient"):
+class Three(torch.nn.Module):
+    """A layer that is called, one whose weights are read by hand, and one that has no part in anything."""
+
+    def __init__(self, by_hand):
+        super().__init__()
+        self.called, self.read, self.idle = (torch.nn.Linear(4, 4) for _ in range(3))
+        self.by_hand = by_hand
+
+    def forward(self, x):
+        return self.called(torch.nn.functional.linear(x, self.read.weight) if self.by_hand else self.read(x))
+
+
+def test_gradient_check_of_adapters(caplog):
+    def checked(net, names):
+        net = inject(net, LoraOptions(rank=2, target_modules=names), "my.Three")
+        with own_weights_learn(net):
+            output = net(torch.ones(1, 4)).square().sum()
+            if output.requires_grad:
+                output.backward()
+        assert not any(p.requires_grad for name, p in net.named_parameters() if "lora_" not in name)
         check_adapter_gradients(net)
+
+    checked(Three(by_hand=False), ("called", "read"))  # A's gradient is zero at step 0, B's is not
+    assert not caplog.records
+    checked(Three(by_hand=False), ("called", "idle"))
+    assert "1 of 2 adapters had no part in a first pass: idle" in caplog.text
+    with pytest.raises(UserError, match="reads the weights of 1 layers itself, an adapter there has no effect: read"):
+        checked(Three(by_hand=True), ("called", "read"))
+    with pytest.raises(UserError, match="no adapter gets a gradient"):
+        checked(Three(by_hand=False), ("idle",))
 
 
 @pytest.mark.parametrize("lora", [False, True])

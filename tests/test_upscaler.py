@@ -1,7 +1,10 @@
 import doctest
 import importlib
 import json
+import re
+import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from torch.nn import functional as F
 import sr_iqa
 from sr_iqa.adapters import inject, save_adapter, trainable_parameters
 from sr_iqa.archs import build_network
-from sr_iqa.checkpoints import save_weights
+from sr_iqa.checkpoints import load_network, save_weights
 from sr_iqa.config.models import LoraOptions
 from sr_iqa.errors import UsageError, UserError
 from sr_iqa.images import to_tensor, to_uint8
@@ -25,6 +28,7 @@ from tests.helpers import picture
 from tests.tiny_runs import RRDB, run
 
 LORA = {"lora": {"rank": 2}}
+DEMO_BASE = Path(sr_iqa.__file__).parent / "assets" / "base_x4.safetensors"
 
 
 class Enlarge(nn.Module):
@@ -265,3 +269,22 @@ def test_threads_take_turns(files):
         thread.join()
     for one, two in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_the_documentations_code_runs(tmp_path, monkeypatch):
+    """In order, in a folder with the files that it names."""
+    text = (Path(__file__).parent.parent / "docs" / "python.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(DEMO_BASE, "base_x4.safetensors")
+    net = inject(load_network(DEMO_BASE), LoraOptions(rank=2), "SwinIR")
+    for parameter in trainable_parameters(net):
+        nn.init.normal_(parameter, std=0.2)
+    save_adapter(net, "adapter")
+    Image.fromarray(picture(24)).save("photo.png")
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 6 and names["batch"].shape == (2, 3, 128, 128) and names["second"].shape == (192, 256, 3)
+    assert (names["full"] != names["half"]).any() and names["chosen"].value >= 40 and 0 < names["chosen"].scale < 1
+    assert Path("comparison.html").exists() and Image.open("larger.png").size == (96, 96)

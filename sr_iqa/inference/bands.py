@@ -64,6 +64,7 @@ def _band(upscaler: Upscaler, pictures: Sequence[Picture], top: int, tile: int) 
     overlap = 0 if is_whole(height, width, tile) else upscaler.overlap
     rows = _from(top, height, tile, overlap, multiple)
     tiles = [Tile(rows, columns) for columns in spans(width, tile, overlap, multiple)]
+    likes = [take_picture(Picture(picture.pixels[:1, :1])) for picture in pictures]  # what turns a network's output into their kind
     outs = [np.empty((scale * (rows.own.stop - top), scale * width, p.pixels.shape[2]), p.pixels.dtype) for p in pictures]
 
     def read(place: Tile) -> Tensor:
@@ -72,8 +73,8 @@ def _band(upscaler: Upscaler, pictures: Sequence[Picture], top: int, tile: int) 
 
     with upscaler.lock, computing(upscaler.precision, upscaler.device):
         for place, sr in run_tiles(upscaler.net, read, tiles, upscaler.batch // len(pictures)):
-            for out, picture, one in zip(outs, pictures, sr, strict=True):
-                out[:, times(place.columns.own, scale)] = take_picture(replace(picture, alpha=None)).back(one).pixels
+            for out, like, one in zip(outs, likes, sr, strict=True):
+                out[:, times(place.columns.own, scale)] = like.back(one).pixels
     bands = []
     for picture, out in zip(pictures, outs, strict=True):
         alpha = None if picture.alpha is None else _alpha(picture.alpha, rows.own, scale)

@@ -87,9 +87,12 @@ def upscale_folder(upscaler: Upscaler, plan: Plan, say: Callable[[str], None] = 
     """Does what a plan says and is not done yet.
 
     Raises:
+        UsageError: adapter scales for a network without adapter.
         UserError: after all others are done, if images could not be read or written: names them. At once for results that were made
             otherwise, and where nothing can come out right (an output of NaN, a tile too large for the memory).
     """
+    if plan.dial != Dial():
+        upscaler.adapter_scale = next(iter(plan.dial.scales), 0.0)  # refused at once where there is no adapter
     outputs = [path for job in plan.jobs for path in job.outputs.values()]
     record = open_record(plan.naming.folder, _settings(upscaler, plan), any(path.exists() for path in outputs), plan.fresh)
     todo = [job for job in plan.jobs if not all(record.stands(path, job.source) for path in job.outputs.values())]
@@ -163,7 +166,7 @@ def _upscale(upscaler: Upscaler, plan: Plan, group: Sequence[tuple[Job, Picture]
     """Writes the results of pictures of one size, for every adapter scale."""
     scales = plan.dial.scales
     for k, scale in enumerate(scales):
-        if upscaler.has_adapter or scale != 1:
+        if upscaler.has_adapter:
             upscaler.adapter_scale = scale
         files = [list(job.outputs.values())[k] for job, _ in group]
         pictures = [picture for _, picture in group]

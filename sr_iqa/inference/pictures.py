@@ -6,6 +6,7 @@ Training reads and writes 8-bit RGB only (images.py); here nothing is lost that 
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -82,7 +83,7 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise ImageError(f"{path}: is no file")
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # Pillow's, of damaged EXIF, say no file
             assert isinstance(image, ImageFile.ImageFile)
             _check_header(image, path, max_pixels)
             exif, orientation = _exif(image)

@@ -53,7 +53,7 @@ def write_png_rows(file: IO[bytes], layout: Layout, bands: Iterable[np.ndarray])
     if layout.exif:
         _chunk(file, b"eXIf", layout.exif)
     packer, waiting, above = zlib.compressobj(LEVEL), bytearray(), None
-    for few in _strips(bands, max(STRIP_BYTES * 16 // (layout.width * size), 1)):  # the filters need several times their memory
+    for few in _strips(bands, max(STRIP_BYTES // (layout.width * size), 1)):  # the filters need several times their memory
         rows = _bytes(few, layout, ">u2")
         waiting += packer.compress(_filtered(rows, above, size).data)
         above = rows[-1:].copy()

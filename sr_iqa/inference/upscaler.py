@@ -112,7 +112,7 @@ class Upscaler:
                 - a Pillow image of mode 1, L, LA, P, RGB, RGBA or I;16;
                 - a tensor (3, h, w) or (N, 3, h, w), float in [0, 1], on any device; N images go through the network together;
                 - a `Picture`;
-                - a list or tuple of these; images of one size go through the network `batch` at a time.
+                - a list or tuple of these; neighbours of one size go through the network `batch` at a time, tensors by themselves.
 
         Returns:
             The same type, with the same channels, values in the same range, on the same device. Gray comes out gray. Alpha is enlarged

@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
+from ..adapters import lora_layers
 from ..distributed import world_size
 from ..errors import UserError
-from ..modes import eval_mode
+from ..modes import eval_mode, practice_mode
 from .build import Learner, Run
+
+logger = logging.getLogger(__name__)
 
 
 def rehearse(run: Run) -> None:
     """Runs each network once and drops the gradients.
 
     DistributedDataParallel arranges its buckets anew after its first backward pass, which changes the order of its sums: done here, before
-    any state is loaded, a resumed run adds in the same order as an undisturbed one. In LoRA runs the gradients are checked.
+    any state is loaded, a resumed run adds in the same order as an undisturbed one. In LoRA runs the adapters' gradients are checked.
 
     Raises:
-        UserError: the generator's outputs are not `scale` times larger than its inputs, or an adapter's gradients are not as they should.
+        UserError: the generator's outputs are not `scale` times larger than its inputs, or an adapter has no effect.
     """
     with eval_mode(run.generator.net):
         check_scale(run)
+    with practice_mode(run.generator.net), own_weights_learn(run.generator.net):
         if run.options.lora or world_size() > 1:
             _backward(run.generator, run.data.gt_size // run.options.scale)
         if run.options.lora:
             check_adapter_gradients(run.generator.net)
-        run.generator.optimizer.zero_grad()
+        run.generator.net.zero_grad()
     if run.discriminator and world_size() > 1:
         with eval_mode(run.discriminator.net):
             _backward(run.discriminator, run.data.gt_size)
             run.discriminator.optimizer.zero_grad()
+
+
+@contextmanager
+def own_weights_learn(net: nn.Module) -> Iterator[None]:
+    """Lets the weights below adapters have gradients, which tell whether a layer has a part in a pass."""
+    own = [layer.weight for _, layer in lora_layers(net)]
+    for weight in own:
+        weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for weight in own:
+            weight.requires_grad_(False)
 
 
 def _backward(learner: Learner, side: int) -> None:
@@ -38,7 +59,8 @@ def _backward(learner: Learner, side: int) -> None:
     picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     output = learner.model(picture)
     weights = torch.rand(output.shape, generator=torch.Generator().manual_seed(1)).to(device)
-    (output * weights).sum().backward()
+    if output.requires_grad:  # not where only layers have adapters that are never called
+        (output * weights).sum().backward()
 
 
 @torch.no_grad()
@@ -55,16 +77,25 @@ def check_scale(run: Run) -> None:
 
 
 def check_adapter_gradients(net: nn.Module) -> None:
-    """Only the adapter gets gradients, all of it, and its B matrices none that vanish (A's do at step 0, because B is zero).
+    """Wherever a layer's own weights would get a gradient its adapter does (its B, that is: A's vanish at step 0, because B is zero).
+
+    Layers that had no part in the pass, such as experts that were not asked, are told in a warning.
 
     Raises:
-        UserError: names the first parameters for which that is not so.
+        UserError: a layer whose weights are used but whose adapter is not, so that it would have no effect; or no adapter acts at all.
     """
-    trained = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
-    cut_off = [name for name, p in trained.items() if p.grad is None or ("lora_B" in name and not p.grad.any())]
-    stray = [name for name, p in net.named_parameters() if not p.requires_grad and p.grad is not None]
-    if cut_off or stray:
+    passed_by, asleep = [], []
+    for name, layer in lora_layers(net):
+        acts = all(b.weight.grad is not None and b.weight.grad.any() for b in layer.lora_B.values())
+        used = layer.weight.grad is not None and layer.weight.grad.any()
+        if not acts:
+            (passed_by if used else asleep).append(name)
+    if passed_by:
         raise UserError(
-            f"lora: {len(cut_off)} adapter parameters get no gradient and {len(stray)} of the base get one: "
-            f"{', '.join([*cut_off, *stray][:3])}. Choose other lora.target_modules: this network does not call those modules."
+            f"lora: the network reads the weights of {len(passed_by)} layers itself, an adapter there has no effect: "
+            f"{', '.join(passed_by[:3])}. Choose other lora.target_modules."
         )
+    if len(asleep) == len(lora_layers(net)):
+        raise UserError("lora: no adapter gets a gradient. Choose other lora.target_modules: this network does not call those modules.")
+    if asleep:
+        logger.warning("%d of %d adapters had no part in a first pass: %s", len(asleep), len(lora_layers(net)), ", ".join(asleep[:3]))
