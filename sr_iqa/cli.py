@@ -162,6 +162,7 @@ def infer(
     batch: Annotated[int, typer.Option(min=1, help="Images of one size, or tiles of one image, that go together.")] = 1,
     precision: Annotated[str, typer.Option(help="no (float32), bf16, or on a GPU also tf32 and fp16.")] = "no",
     adapter: Annotated[list[Path] | None, typer.Option(help="A LoRA adapter; several act together.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Put an adapter on other base weights than it was trained on.")] = False,
     weight: Annotated[list[float] | None, typer.Option(help="The weight of each adapter, in their order; 1 by default.")] = None,
     scale: Annotated[str, typer.Option(help="Adapter scale: 0 (base network) to 1; several as 0,0.5,1; auto, with --budget.")] = "1",
     budget: Annotated[str | None, typer.Option(help="With --scale auto: how far from the base network, as psnr:30.")] = None,
@@ -186,7 +187,7 @@ def infer(
     options = {"recursive": recursive, "auto": auto, "fresh": fresh, "compare": compare_}
     naming = Naming(output, format_, suffix)
     plan = plan_folder(inputs, naming, parse_dial(scale, budget), quality=quality, max_pixels=int(max_pixels), **options)
-    net = load_model(model, adapter=with_scales(adapter or (), weight or ()) or None)
+    net = load_model(model, adapter=with_scales(adapter or (), weight or ()) or None, check_base=not force)
     upscaler = Upscaler(net, _device(device), precision, side, overlap, batch)
     _say(f"{upscale_folder(upscaler, plan, say=_warn).done} images written to {output}")
 

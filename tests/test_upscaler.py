@@ -183,7 +183,7 @@ def test_tiles_and_magnification(files):
     assert whole.magnification == 2 and Upscaler(Enlarge(3)).magnification == 3
 
 
-def test_the_dial_turns_after_loading(files):
+def test_the_dial_turns_after_loading(files, caplog):
     image = picture(16)
     upscaler = sr_iqa.load_upscaler(files / "base.safetensors", files / "adapter", scale=0.5, device="cpu")
     half = upscaler(image)
@@ -194,9 +194,12 @@ def test_the_dial_turns_after_loading(files):
     full = upscaler(image)
     assert (full != half).any()
     np.testing.assert_array_equal(full, sr_iqa.load_upscaler(files / "base.safetensors", files / "adapter", device="cpu")(image))
-    for wrong in (-0.1, 1.1, float("nan")):
+    for wrong in (float("inf"), float("nan")):
         with pytest.raises(UsageError, match="from 0"):
             upscaler.adapter_scale = wrong
+    upscaler.adapter_scale = 1.5
+    assert (upscaler(image) != full).any() and "adapter scale 1.5 is outside [0, 1]" in caplog.text
+    upscaler.adapter_scale = 1
     np.testing.assert_array_equal(upscaler(image), full)
 
 
@@ -235,7 +238,7 @@ def test_a_runs_folder_is_taken_too(tmp_path, changes):
         ({"device": "cpu", "precision": "fp16"}, "CUDA"),
         ({"device": "cpu", "tile": -1}, "negative"),
         ({"device": "cpu", "batch": 0}, "at least 1"),
-        ({"device": "cpu", "scale": 2}, "from 0"),
+        ({"device": "cpu", "scale": float("nan")}, "from 0"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(files, options, words):
@@ -288,3 +291,20 @@ def test_the_documentations_code_runs(tmp_path, monkeypatch):
     assert len(blocks) == 6 and names["batch"].shape == (2, 3, 128, 128) and names["second"].shape == (192, 256, 3)
     assert (names["full"] != names["half"]).any() and names["chosen"].value >= 40 and 0 < names["chosen"].scale < 1
     assert Path("comparison.html").exists() and Image.open("larger.png").size == (96, 96)
+
+
+def test_gray_networks_take_and_give_gray(tmp_path):
+    swinir = {"type": "SwinIR", "in_chans": 1, "upscale": 1, "embed_dim": 8, "depths": [1], "num_heads": [2], "window_size": 4}
+    torch.manual_seed(0)
+    net = build_network(swinir).eval()
+    torch.save({"params": net.state_dict()}, tmp_path / "gray.pth")
+    upscaler = sr_iqa.load_upscaler(tmp_path / "gray.pth", device="cpu")
+    image = torch.rand(1, 1, 8, 12)
+    with torch.no_grad():
+        expected = net(image).clamp(0, 1)
+    assert upscaler.magnification == 1
+    assert (upscaler(image.expand(1, 3, 8, 12)) - expected).abs().max() <= 1e-6
+    gray = (image[0, 0].numpy() * 255).astype(np.uint8)
+    assert upscaler(gray).shape == gray.shape
+    colour = upscaler(torch.rand(3, 8, 12))
+    assert torch.equal(colour[0], colour[1]) and torch.equal(colour[0], colour[2])

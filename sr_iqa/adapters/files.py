@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from .lora import (
     adapter_weights,
     add,
     base_hash,
+    check_scale,
     lora_layers,
     peft_package,
     weigh,
@@ -32,8 +32,6 @@ from .lora import (
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-
-logger = logging.getLogger(__name__)
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 STOCK_PREFIX = "base_model.model."  # what PeftModel puts before every name; without it stock PEFT loads nothing and says so in a warning
@@ -94,9 +92,8 @@ def load_adapters(net: nn.Module, adapters: Sequence[tuple[Path | str, float]], 
     Raises:
         AdapterError: as load_adapter; a weight that is no finite number.
     """
-    wrong = [weight for _, weight in adapters if not math.isfinite(weight)]
-    if wrong:
-        raise AdapterError(f"an adapter's weight must be a finite number, got {wrong[0]}")
+    if not all(math.isfinite(weight) for _, weight in adapters):
+        raise AdapterError(f"the weights of adapters must be finite numbers, got {[weight for _, weight in adapters]}")
     base = base_hash(net) if check_base else None
     weights = {f"{ADAPTER}{i or ''}": weight for i, (_, weight) in enumerate(adapters)}
     for name, (path, _) in zip(weights, adapters, strict=True):
@@ -116,8 +113,7 @@ def with_scales(adapters: Sequence[Path], scales: Sequence[float]) -> list[tuple
     if len(given) != len(adapters):
         raise AdapterError(f"{len(adapters)} adapters, but {len(given)} scales: give one scale, or one for each adapter in their order")
     for scale in given:
-        if not 0 <= scale <= 1:
-            logger.warning("adapter scale %g is outside [0, 1], where the adapter was never trained: look at the results.", scale)
+        check_scale(scale)
     return list(zip(adapters, given, strict=True))
 
 

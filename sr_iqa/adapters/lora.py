@@ -7,6 +7,7 @@ With several adapters it is W x + s * sum_i w_i * (alpha_i / rank_i) * B_i A_i x
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import weights_hash
 from ..config.models import LoraOptions
-from ..errors import UserError
+from ..errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -116,6 +117,14 @@ def base_hash(net: nn.Module) -> str:
     """A hash of the weights below the adapter, whatever file they came from."""
     plain = {name.replace(".base_layer.", ".") for name, _ in net.named_parameters()}
     return weights_hash({name: value for name, value in base_state(net).items() if name in plain})
+
+
+def check_scale(scale: float) -> None:
+    """Refuses a scale that is no finite number (UsageError) and warns of one outside [0, 1]."""
+    if not math.isfinite(scale):
+        raise UsageError(f"an adapter scale goes from 0 (the base network) to 1 (the full adapter), got {scale}")
+    if not 0 <= scale <= 1:
+        logger.warning("adapter scale %g is outside [0, 1]: nothing was trained there, look at the results", scale)
 
 
 def set_scale(net: nn.Module, scale: float) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..adapters import check_scale
 from ..errors import UsageError
 from ..images import to_tensor
 from ..iqa.metrics import create_metric, list_metrics, metric_info
@@ -100,8 +101,7 @@ def parse_scales(text: str) -> tuple[float, ...]:
     except ValueError:
         raise UsageError(f"--scale {text}: give a number from 0 to 1, several with commas between them (0,0.5,1), or auto") from None
     for scale in scales:
-        if not 0 <= scale <= 1:
-            raise UsageError(f"--scale {text}: {scale:g} is not between 0 (the base network) and 1 (the full adapter)")
+        check_scale(scale)
         if scales.count(scale) > 1:
             raise UsageError(f"--scale {text}: {scale:g} is there twice")
     return scales

@@ -19,7 +19,7 @@ STRIP_BYTES = 2**18
 """Of a TIFF's strip, uncompressed."""
 BIG = 2**32 - 2**24
 """Bytes of pixels from which a TIFF counts in 64 bits: packed they may be a little more."""
-CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**18
 """Of a PNG's IDAT chunk."""
 INCH = 0.0254
 

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..adapters import set_scale
-from ..adapters.lora import lora_layers
+from ..adapters import check_scale, lora_layers, set_scale
 from ..archs.layers import to_device
 from ..errors import UsageError, UserError
+from ..iqa.grid import LUMA
 from .kinds import Taken, check_tensor, take
 from .loading import load_for_inference
 from .pictures import Picture
@@ -83,20 +83,27 @@ class Upscaler:
     def adapter_scale(self) -> float:
         """The dial: 0 is the base network, 1 the full adapter. It may be set at any time; 1 and without effect where there is no adapter.
 
+        Numbers beyond [0, 1] are warned of: nothing was trained there.
+
         Raises:
-            UsageError: set beyond [0, 1], or on a network without adapter.
+            UsageError: set to no finite number, or on a network without adapter.
         """
         return self._adapter_scale
 
     @adapter_scale.setter
     def adapter_scale(self, scale: float) -> None:
-        if not 0 <= scale <= 1:
-            raise UsageError(f"the adapter scale goes from 0 (the base network) to 1 (the full adapter), got {scale}")
+        check_scale(scale)
         if not self.has_adapter:
             raise UsageError("the network has no adapter, so there is no adapter scale to set; load it with adapter=...")
         with self.lock:
             set_scale(self.net, scale)
             self._adapter_scale = float(scale)
+
+    @cached_property
+    def is_gray(self) -> bool:
+        """Whether the network maps gray images to gray ones; colour images then come out gray."""
+        first = next((module for module in self.net.modules() if isinstance(module, nn.Conv2d)), None)
+        return first is not None and first.in_channels == 1
 
     @cached_property
     def magnification(self) -> int:
@@ -144,9 +151,14 @@ class Upscaler:
         """
         with self.lock, computing(self.precision, self.device):
             try:
-                return upscale(self.net, lq.to(self.device, torch.float32), self.tile, self.overlap, self.batch).float()
+                sr = upscale(self.net, self._taken(lq.to(self.device, torch.float32)), self.tile, self.overlap, self.batch)
             except torch.cuda.OutOfMemoryError as error:
                 raise UserError(f"{tuple(lq.shape[2:])} pixels are too much for the GPU's memory; use a (smaller) tile") from error
+        return sr.float().expand(-1, 3, -1, -1)
+
+    def _taken(self, lq: Tensor) -> Tensor:
+        """RGB as the network takes it: a gray one is given the luma."""
+        return (lq * lq.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True) if self.is_gray else lq
 
     def _of_tensor(self, images: Tensor) -> Tensor:
         check_tensor(images)

@@ -26,7 +26,11 @@ from sr_iqa.training.folder import RunFolder, run_folder
 
 
 def load_model(
-    model: Path, adapter: Path | Sequence[tuple[Path, float]] | None = None, adapter_scale: float = 1.0, device: str = "cpu"
+    model: Path,
+    adapter: Path | Sequence[tuple[Path, float]] | None = None,
+    adapter_scale: float = 1.0,
+    device: str = "cpu",
+    check_base: bool = True,
 ) -> nn.Module:
     """The network behind `-m`: a run's folder (its newest weights, adapter included) or a weight file.
 
@@ -35,7 +39,7 @@ def load_model(
         UserError: weights that are missing, damaged or do not fit.
     """
     if not RunFolder(model).options.is_file():
-        return load_for_inference(model, adapter=adapter, adapter_scale=adapter_scale, device=device)
+        return load_for_inference(model, adapter=adapter, adapter_scale=adapter_scale, device=device, check_base=check_base)
     if adapter is not None:
         raise UsageError(f"{model} is a run's folder and brings its own weights; give --adapter with a weight file")
     net = load_trained(model, device)
