@@ -153,6 +153,35 @@ def compare(
 
 
 @app.command()
+def tradeoff(
+    opt: OptFile,
+    set_: Overrides = None,
+    scales: Annotated[
+        str, typer.Option(help="Adapter scales, with commas between them; 0 and 1 are always among them.")
+    ] = "0,0.25,0.5,0.75,1",
+    model: Annotated[Path | None, typer.Option("-m", "--model", help="Base weights, with --adapter; by default the run's own.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="The adapter folder to put on --model; by default the run's newest.")] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=WEIGHTS", help="Show this run or weight file too; may be repeated.")
+    ] = None,
+    dni: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A B", help="Two networks to interpolate between, for comparison.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where everything is written; by default tradeoff/ in the run's folder.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Evaluate an adapter at several scales: the perception-distortion curve, and a page with a slider (docs/tradeoff.md)."""
+    from sr_iqa.study.scales import parse_scales
+    from sr_iqa.study.tradeoff import Request, parse_against, run_tradeoff
+
+    chosen, others = parse_scales(scales), parse_against(against or ())
+    request = Request(_load(opt, set_).options, chosen, model, adapter, others, dni, out, _device(device))
+    written = run_tradeoff(request, say=_say)
+    _say(written.headline)
+    _say(f"results: {written.results}\nreport:  {written.report}")
+
+
+@app.command()
 def infer(
     model: Annotated[Path, typer.Option("-m", "--model", help="Weights (.safetensors, .pth) or a run's folder.")],
     inputs: Annotated[list[str], typer.Option("-i", "--input", help="An image, a folder, or a quoted pattern; may be repeated.")],

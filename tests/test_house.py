@@ -8,7 +8,7 @@ import sr_iqa
 PACKAGE = Path(sr_iqa.__file__).parent
 ROOMS = (
     *("__main__", "cli", "reference", "doctor", "study", "check", "export"),
-    *("training", "evaluation", "scorecard", "inference", "losses", "adapters"),
+    *("training", "evaluation", "scorecard", "inference", "losses", "adapters", "interpolation"),
     *(
         "checkpoints",
         "iqa",

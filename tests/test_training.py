@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from sr_iqa.adapters import inject
 from sr_iqa.archs import build_network
 from sr_iqa.archs.discriminators import held_spectral_norm
+from sr_iqa.archs.layers import ExactConv2d, keep_last_convolution_exact
 from sr_iqa.checkpoints import save_weights
 from sr_iqa.config.models import LoraOptions
 from sr_iqa.data.stream import collate
@@ -18,7 +19,7 @@ from sr_iqa.errors import UserError
 from sr_iqa.iqa import metrics
 from sr_iqa.modes import tf32
 from sr_iqa.training import trainer
-from sr_iqa.training.build import ExactConv2d, build, keep_last_convolution_exact
+from sr_iqa.training.build import build
 from sr_iqa.training.checkpoint import averaged, load_trained
 from sr_iqa.training.folder import final_weights, run_folder
 from sr_iqa.training.logs import SPEED

@@ -56,3 +56,22 @@ def pixel_shuffle_upsampler(scale: int, num_feat: int) -> nn.Sequential:
     for step in steps:
         layers += [nn.Conv2d(num_feat, step * step * num_feat, 3, 1, 1), nn.PixelShuffle(step)]
     return nn.Sequential(*layers)
+
+
+class ExactConv2d(nn.Conv2d):
+    """A convolution that stays in float32 under mixed precision."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
+def keep_last_convolution_exact(net: nn.Module) -> None:
+    """Takes the network's last convolution (an adapter's do not count), and so its output, out of mixed precision.
+
+    bfloat16 has 256 steps between 0.5 and 1: an output rounded to it is no picture, and Q's gradient would be quantised with it.
+    """
+    plain = [module for name, module in net.named_modules() if type(module) is nn.Conv2d and ".lora_" not in name]
+    for module in plain[-1:]:
+        # The class is changed in place, so that names, weights and copies of the network stay what they are.
+        module.__class__ = ExactConv2d

@@ -109,7 +109,7 @@ REFUSED: dict[KeyPath, str] = {
     (*VAL, "color"): "validation on the luminance channel has no counterpart, images are RGB (metrics psnry and ssim measure it)",
 }
 
-_ADATARGET: tuple[KeyPath, ...] = (
+ADATARGET: tuple[KeyPath, ...] = (
     ("network_loc",),
     ("path_loc",),
     ("load_mode_g",),
@@ -167,7 +167,7 @@ def _refuse(document: Document) -> None:
             document.problem(path, reason)
             document.pop(path)
             if path[-1] == "adatarget_opt":
-                for part in _ADATARGET:
+                for part in ADATARGET:
                     document.pop(part)
 
 

@@ -69,12 +69,12 @@ def _band(upscaler: Upscaler, pictures: Sequence[Picture], top: int, tile: int) 
 
     def read(place: Tile) -> Tensor:
         seen = [Picture(_reflected(picture.pixels, place.rows.seen, place.columns.seen)) for picture in pictures]
-        return torch.stack([take_picture(part).lq for part in seen]).to(upscaler.device)
+        return upscaler._taken(torch.stack([take_picture(part).lq for part in seen]).to(upscaler.device))
 
     with upscaler.lock, computing(upscaler.precision, upscaler.device):
         for place, sr in run_tiles(upscaler.net, read, tiles, upscaler.batch // len(pictures)):
             for out, like, one in zip(outs, likes, sr, strict=True):
-                out[:, times(place.columns.own, scale)] = like.back(one).pixels
+                out[:, times(place.columns.own, scale)] = like.back(one.expand(3, -1, -1)).pixels
     bands = []
     for picture, out in zip(pictures, outs, strict=True):
         alpha = None if picture.alpha is None else _alpha(picture.alpha, rows.own, scale)

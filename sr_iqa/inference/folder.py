@@ -166,7 +166,7 @@ def _upscale(upscaler: Upscaler, plan: Plan, group: Sequence[tuple[Job, Picture]
     """Writes the results of pictures of one size, for every adapter scale."""
     scales = plan.dial.scales
     for k, scale in enumerate(scales):
-        if upscaler.has_adapter:
+        if upscaler.has_adapter and upscaler.adapter_scale != scale:
             upscaler.adapter_scale = scale
         files = [list(job.outputs.values())[k] for job, _ in group]
         pictures = [picture for _, picture in group]

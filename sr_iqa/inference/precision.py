@@ -1,4 +1,4 @@
-"""Inference in less than float32: what is allowed where, and the last convolution kept exact."""
+"""Inference in less than float32: what is allowed where."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..modes import tf32
@@ -30,21 +29,3 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
     dtype = HALVES.get(precision)
     with tf32(precision == "tf32"), torch.autocast(device.type, dtype, enabled=dtype is not None):
         yield
-
-
-class ExactConv2d(nn.Conv2d):
-    """A convolution that stays in float32 under mixed precision."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.float())
-
-
-def keep_last_convolution_exact(net: nn.Module) -> None:
-    """Takes the network's last convolution, and so its output, out of mixed precision: bfloat16 has 256 steps between 0.5 and 1.
-
-    The class is changed in place, as in training; an adapter's own convolutions do not count, their small share may be rounded.
-    """
-    plain = [module for name, module in net.named_modules() if type(module) is nn.Conv2d and ".lora_" not in name]
-    for module in plain[-1:]:
-        module.__class__ = ExactConv2d

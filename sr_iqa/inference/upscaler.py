@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters import check_scale, lora_layers, set_scale
-from ..archs.layers import to_device
+from ..archs.layers import keep_last_convolution_exact, to_device
 from ..errors import UsageError, UserError
 from ..iqa.grid import LUMA
 from .kinds import Taken, check_tensor, take
 from .loading import load_for_inference
 from .pictures import Picture
-from .precision import HALVES, check_precision, computing, keep_last_convolution_exact
+from .precision import HALVES, check_precision, computing
 from .tiles import upscale
 
 T = TypeVar("T")

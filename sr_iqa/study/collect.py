@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from sr_iqa.images import read_image
 from sr_iqa.scorecard import member_name
 from sr_iqa.training.folder import provenance
 
+from .dial_runs import add_dials, dial_files
+from .dials import ScaleRow, add_dial_statistics, compare_dials
 from .pictures import SetImages
 from .proxy import add_proxy_gaps
 from .results import Results, merge_seeds, order_checks
@@ -26,8 +29,11 @@ from .study import Study, best_device
 from .tuning import compare_tuning
 
 
-def collect(study: Study, rows: dict[str, list[Row]], data: dict[str, Any]) -> Results:
-    """results.json of the variants in `rows` (variant -> one row per seed); `data` is added to what is said of the data."""
+def collect(study: Study, rows: dict[str, list[Row]], data: dict[str, Any], dials: Mapping[str, list[ScaleRow]] | None = None) -> Results:
+    """results.json of the variants in `rows` (variant -> one row per seed).
+
+    `data` is added to what is said of the data; `dials` is what evaluate_dials found.
+    """
     held_out, most = study.held_out(), study.protocol.max_images
     scale = study.options(study.baseline, study.seeds[0]).scale
     results: Results = {
@@ -49,8 +55,11 @@ def collect(study: Study, rows: dict[str, list[Row]], data: dict[str, Any]) -> R
             "base options": {study.base.name: file_hash(study.base)},
         },
     }
+    add_dials(results, dials or {}, study.dni)
     baseline = study.baseline if study.baseline in rows else next(iter(rows))
     add_statistics(results, baseline)
+    add_dial_statistics(results)
+    compare_dials(results)
     add_proxy_gaps(results, baseline)
     pair = study.lora_against_full
     if pair and all(name in rows for name in pair):
@@ -70,15 +79,15 @@ def training_standings(study: Study) -> dict[str, int]:
     return dict(Counter(STANDINGS[gt_set.standing(member)] for gt_set in sets for member in range(len(gt_set.paths))))
 
 
-def pictures(study: Study, names: list[str]) -> dict[str, SetImages]:
-    """The held-out sets with the first seed's outputs, for the report."""
+def pictures(study: Study, names: list[str], results: Results) -> dict[str, SetImages]:
+    """The held-out sets with the first seed's outputs, for the report; `names` are the variants that it has."""
     data, seed = study.held_out(), study.seeds[0]
     reader, scale = open_reader(data), study.options(study.baseline, seed).scale
     images = {}
     for i, entry in enumerate(reader.sets[: study.protocol.max_images]):
         gts = {member_name(k): reader.image(i, k) for k in range(len(entry.paths))}
         outputs = {name: read_image(study.outputs(name, seed) / f"{entry.name}.png") for name in names}
-        images[entry.name] = SetImages(gts, outputs, low_quality(reader, i, data, scale))
+        images[entry.name] = SetImages(gts, outputs, low_quality(reader, i, data, scale), dial_files(study, results, entry.name))
     return images
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -22,6 +23,7 @@ PALETTE = (
     *("#d9594f", "#7f8c3d", "#8a8f98", "#5c6bc0", "#a1745a", "#4f9d57", "#c2457a"),
 )
 SIZE = (4.6, 3.5)  # inches; read at full size on a phone
+PNG_DPI = 200
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
@@ -66,18 +68,18 @@ class Drawing:
             count=1,
         )
 
-    def save(self, folder: Path) -> None:
-        """Writes <name>.svg and <name>.pdf."""
-        for kind in ("svg", "pdf"):
+    def save(self, folder: Path, kinds: Sequence[str] = ("svg", "pdf")) -> None:
+        """Writes <name>.svg, <name>.pdf and, if asked for, <name>.png (on white)."""
+        for kind in kinds:
             with atomic_write(folder / f"{self.name}.{kind}") as path:
                 path.write_bytes(self._rendered(kind))
 
     def _rendered(self, kind: str) -> bytes:
         import matplotlib
 
-        out, undated = io.BytesIO(), {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": None}}
+        out, undated = io.BytesIO(), {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": None}, "png": {}}
         with matplotlib.rc_context({**_STYLE, "svg.hashsalt": self.name}):
-            self.figure.savefig(out, format=kind, transparent=True, metadata=undated[kind])
+            self.figure.savefig(out, format=kind, transparent=kind != "png", dpi=PNG_DPI, metadata=undated[kind])
         return out.getvalue()
 
 

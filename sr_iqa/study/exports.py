@@ -8,6 +8,7 @@ import pandas as pd
 
 from sr_iqa.atomic import atomic_write
 
+from .dials import as_variants, dials
 from .gallery import draw
 from .results import Results, arrow, columns_of, runs_of
 from .summary import table_rows
@@ -17,9 +18,12 @@ ESCAPES = {"\\": r"\textbackslash{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"
 
 
 def export(results: Results, out: Path) -> None:
-    """Writes out/results.csv, results.parquet (a row per variant, seed, image and column), results.tex and figures/*.svg and *.pdf."""
+    """Writes out/results.csv, results.parquet (a row per variant, seed, image and column), results.tex, figures/*.svg and *.pdf, and
+    scales.csv where adapters were evaluated at several scales."""
     draw(results).save(out / "figures")
     table = long_table(results)
+    if dials(results):
+        write_scales(results, out / "scales.csv")
     for path, write in (
         (out / "results.csv", lambda p: table.to_csv(p, index=False)),
         (out / "results.parquet", lambda p: table.to_parquet(p, index=False)),
@@ -51,6 +55,18 @@ def long_table(results: Results) -> pd.DataFrame:
                     for image, value in per_image.items()
                 ]
     return pd.DataFrame(rows)
+
+
+def write_scales(results: Results, path: Path) -> None:
+    """One row per curve, scale, seed, image and column, and per variant without a curve: long_table with `curve` and `scale` in front."""
+    curves = dials(results)
+    table = long_table(as_variants(results, curves))
+    places = {dial.label(row["scale"]): (dial.name, row["scale"]) for dial in curves for row in dial.rows}
+    names = list(table.pop("variant"))
+    table.insert(0, "scale", [places.get(name, (name, None))[1] for name in names])
+    table.insert(0, "curve", [places.get(name, (name, None))[0] for name in names])
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def latex(results: Results) -> str:

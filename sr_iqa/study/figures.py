@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .drawing import INK, PALETTE, Drawing, new_drawing
+from .dial_figures import add_curve, colour_of, finish_plane
+from .dials import dials
+from .drawing import INK, Drawing, new_drawing
 from .results import MetricValues, Results, arrow, columns_of
 from .significance import can_tell
 from .tuning import curves
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-
-def colour_of(results: Results, variant: str) -> str:
-    """The variant's colour everywhere in the report."""
-    return PALETTE[list(results["variants"]).index(variant) % len(PALETTE)]
-
 
 def plane(results: Results, x: str, y: str) -> Drawing:
     """Two metrics, one numbered point per variant, better to the upper right; the Pareto front; the Gold Standard of y as a line.
+
+    Adapters at several scales are curves through their variants' points; networks between two variants (DNI) are dashed.
 
     Bars are 95 % intervals where there are enough photos for them, else standard deviations over seeds.
 
@@ -38,18 +34,12 @@ def plane(results: Results, x: str, y: str) -> Drawing:
         axes.errorbar(a["mean"], b["mean"], fmt="o", color=colour_of(results, name), markersize=13, elinewidth=1.5, **bars)
         place = {"ha": "center", "va": "center_baseline", "fontsize": 8, "fontweight": "bold", "color": "#ffffff"}
         axes.annotate(str(number), (a["mean"], b["mean"]), **place)
+    for dial in dials(results):
+        add_curve(axes, results, dial, x, y)
     front = pareto_front(results, x, y)
     means = [[results["variants"][name]["metrics"][c]["mean"] for name in front] for c in (x, y)]
     axes.plot(*means, color=INK, linewidth=1, alpha=0.5, zorder=0)
-    _directions(axes, columns[x]["lower_better"], columns[y]["lower_better"])
-    gold = results["gold_standard"].get(y)
-    if gold is not None:
-        axes.axhline(gold["mean"], color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
-        axes.annotate("Gold Standard", (1, gold["mean"]), (-2, 3), fontsize=9, color=INK, **place)
-    axes.margins(0.1, 0.12)
-    axes.set_xlabel(f"{x} {arrow(columns[x]['lower_better'])}")
-    axes.set_ylabel(f"{y} {arrow(columns[y]['lower_better'])}")
+    finish_plane(axes, results["gold_standard"], columns, x, y)
     return drawing
 
 
@@ -153,11 +143,3 @@ def _mean_curve(lines: Sequence[list[dict[str, Any]]]) -> list[dict[str, float]]
     steps = sorted(set.intersection(*({p["step"] for p in points} for points in lines)))
     by_step = [{p["step"]: p for p in points} for points in lines]
     return [{key: float(np.mean([points[step][key] for points in by_step])) for key in by_step[0][step]} for step in steps]
-
-
-def _directions(axes: Axes, x_lower: bool, y_lower: bool) -> None:
-    """Better is always right and up."""
-    if x_lower:
-        axes.invert_xaxis()
-    if y_lower:
-        axes.invert_yaxis()

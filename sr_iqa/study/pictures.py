@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -33,6 +34,8 @@ class SetImages:
     """Variant -> SR output (H, W, 3)."""
     lq: np.ndarray | None = None
     """(h, w, 3)."""
+    scaled: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    """Curve (dials.Dial) -> the PNG of the output at each of its scales; read only where they are shown."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,12 @@ class Comparison:
     """Tile name -> the whole picture (lossless WebP, data: URL); empty where the page had no room for them."""
 
 
-def comparisons(results: Results, images: Mapping[str, SetImages]) -> list[Comparison]:
-    """The sets on which the focus variant gains most over the baseline, and those on which it loses most, in that order."""
-    found, room = [], WHOLE_BYTES
+def comparisons(results: Results, images: Mapping[str, SetImages], room: int = WHOLE_BYTES) -> list[Comparison]:
+    """The sets on which the focus variant gains most over the baseline, and those on which it loses most, in that order.
+
+    `room` is for whole pictures, in bytes.
+    """
+    found = []
     for name, gain in extremes(results, list(images)):
         place = busiest_place(list(images[name].outputs.values()))
         wholes = _wholes(images[name])
@@ -181,10 +187,10 @@ def _comparison(results: Results, name: str, gain: str, images: SetImages, y: in
     inside = (slice(y, y + CROP), slice(x, x + CROP))
     references = [] if images.lq is None else [Tile("LQ", "bicubic", png_url(enlarge(images.lq, (height, width))[inside]))]
     gts = sorted(images.gts, key=lambda gt: (gt != "original", gt))
-    references += [Tile(f"GT {gt}", _gt_note(results, name, gt), png_url(images.gts[gt][inside])) for gt in gts]
+    references += [Tile(f"GT {gt}", gt_note(results, name, gt), png_url(images.gts[gt][inside])) for gt in gts]
     variants = [variant for variant in results["variants"] if variant in images.outputs]
     outputs = [Tile(variant, _variant_note(results, name, variant), png_url(images.outputs[variant][inside])) for variant in variants]
-    return Comparison(name, gain, y, x, CROP, height, width, _thumbnail(whole), references, outputs, wholes)
+    return Comparison(name, gain, y, x, CROP, height, width, thumbnail(whole), references, outputs, wholes)
 
 
 def _wholes(images: SetImages) -> dict[str, str]:
@@ -195,7 +201,7 @@ def _wholes(images: SetImages) -> dict[str, str]:
     return {name: _url(image, "webp") for name, image in pictures.items()}
 
 
-def _gt_note(results: Results, image: str, gt: str) -> str:
+def gt_note(results: Results, image: str, gt: str) -> str:
     """The GT's label and its Q."""
     q = results["optimised_metric"]
     label = results["data"].get("sets", {}).get(image, {}).get("labels", {}).get(gt, "")
@@ -226,7 +232,13 @@ def png_url(image: np.ndarray) -> str:
     return _url(image, "png")
 
 
-def _thumbnail(image: np.ndarray, side: int = 320) -> str:
+def webp_url(image: np.ndarray) -> str:
+    """uint8 RGB as a data: URL, lossless and smaller."""
+    return _url(image, "webp")
+
+
+def thumbnail(image: np.ndarray, side: int = 320) -> str:
+    """uint8 RGB as a small JPEG of at most `side` pixels, data: URL."""
     factor = min(1.0, side / max(image.shape[:2]))
     small = enlarge(image, (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))))
     return _url(small, "jpeg")

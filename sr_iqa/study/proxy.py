@@ -6,6 +6,7 @@ over all GTs of the held-out sets. Only no-reference columns have such a spread:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 import numpy as np
@@ -31,8 +32,12 @@ class ProxyGap(TypedDict):
 
 
 def optimised_by(variant: Variant) -> list[str]:
-    """The metrics that a variant's options make it follow."""
-    options: dict[str, Any] = variant["options"]
+    """The metrics that a variant's options make it follow, its rewards' last."""
+    return followed_metrics(variant["options"])
+
+
+def followed_metrics(options: Mapping[str, Any]) -> list[str]:
+    """The metrics that sampling and rewards of a run with these options (as plain values) follow, in this order."""
     sampling = options.get("datasets", {}).get("train", {}).get("sampling", {})
     found = [sampling["metric"]] if sampling.get("strategy") in FOLLOWS_SCORES and sampling.get("metric") else []
     return [*dict.fromkeys([*found, *(reward["metric"] for reward in options.get("train", {}).get("reward_opt", ()))])]

@@ -18,6 +18,7 @@ from sr_iqa.errors import UsageError, UserError
 
 from .board import Board
 from .collect import collect, pictures
+from .dial_runs import dial_problems, evaluate_dials
 from .exports import export
 from .report import Written, write_report
 from .results import Results
@@ -73,9 +74,9 @@ def run_study(
             say(f"evaluated {name}: " + _values(study, rows[name]))
     if not rows:
         raise UserError(f"{study.root}: no variant is trained, there is nothing to report")
-    results = collect(study, rows, data or {})
+    results = collect(study, rows, data or {}, evaluate_dials(study, rows, say))
     finish(results)
-    written = write_report(results, pictures(study, _with_first_seed(study, rows)), study.root, title=study.name)
+    written = write_report(results, pictures(study, _with_first_seed(study, rows), results), study.root, title=study.name)
     export(results, study.root)
     return written
 
@@ -91,6 +92,7 @@ def _plan(study: Study, only: Sequence[str], redo: Sequence[str]) -> list[tuple[
             study.options(name, study.seeds[0])
         except OptionsError as error:
             problems += error.problems
+    problems += [] if problems else dial_problems(study)
     if problems:
         raise OptionsError(problems)
     _refuse_changed(study, only, redo)

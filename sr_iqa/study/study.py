@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from sr_iqa import __version__
-from sr_iqa.atomic import atomic_write
 from sr_iqa.check import check
 from sr_iqa.checkpoints import file_hash, with_network
 from sr_iqa.config import Options, OptionsError, load, load_options
@@ -29,8 +29,9 @@ from sr_iqa.training.logs import is_finished, read_metrics
 from sr_iqa.training.state import check_unchanged, plain
 from sr_iqa.training.trainer import train
 
-from .results import CurvePoint, MetricValues
+from .results import CurvePoint
 from .results import Variant as Row
+from .scales import Metrics, recorded
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Variant:
     """Dotted option key -> value."""
     starts_from: str | None = None
     """The variant whose trained weights this one starts from, instead of the base options' pretrained ones."""
+    adapter_scales: tuple[float, ...] = ()
+    """Scales at which its adapter is evaluated too, instead of the study's."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Study:
     expected_order: Sequence[str] = ()
     lora_against_full: tuple[str, str] | None = None
     reference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    adapter_scales: tuple[float, ...] = ()
+    dni: tuple[str, str] | None = None
 
     @property
     def runs(self) -> Iterator[tuple[int, str]]:
@@ -159,11 +164,20 @@ class Study:
             "starts_from": self.variants[name].starts_from,
         }
 
-    def _evaluated(self, name: str, seed: int, scale: int) -> dict[str, MetricValues]:
+    def _evaluated(self, name: str, seed: int, scale: int) -> Metrics:
         """Column -> values on the held-out sets; computed once for the same weights, data and metrics."""
-        folder, data, val = self.folder(name, seed), self.held_out(), self.protocol
-        made_from = {
-            "weights": _hash(final_weights(folder.root)),
+        folder, record = self.folder(name, seed), self._record(name, seed, "evaluated")
+
+        def compute(outputs: Path) -> Metrics:
+            return self.judged(load_trained(folder.root, best_device()), scale, outputs)
+
+        return recorded(record, self.made_from(_hash(final_weights(folder.root))), self.outputs(name, seed), compute)
+
+    def made_from(self, weights: str) -> dict[str, Any]:
+        """What the values of a network on the held-out sets depend on; `weights` is a hash of its own."""
+        data, val = self.held_out(), self.protocol
+        return {
+            "weights": weights,
             "data": fingerprint(data),
             "held_out": data.model_dump(mode="json"),
             "metrics": [judge.identity for judge in self.judges],
@@ -172,15 +186,14 @@ class Study:
             "max_images": val.max_images,
             "version": __version__,
         }
-        record, outputs = self._record(name, seed, "evaluated"), self.outputs(name, seed)
-        if record.is_file() and (known := json.loads(record.read_text()))["made_from"] == made_from and outputs.is_dir():
-            return known["metrics"]
-        net = load_trained(folder.root, best_device())
-        evaluation = evaluate(net, data, self.judges, scale, val.crop_border, val.tile, outputs, val.max_images, against=val.against)
-        metrics = evaluation.to_dict()["metrics"]
-        with atomic_write(record) as path:
-            path.write_text(json.dumps({"made_from": made_from, "metrics": metrics}))
-        return metrics
+
+    def judged(self, net: nn.Module, scale: int, outputs: Path) -> Metrics:
+        """Column -> values of a network on the held-out sets; its SR images go into `outputs`."""
+        val = self.protocol
+        evaluation = evaluate(
+            net, self.held_out(), self.judges, scale, val.crop_border, val.tile, outputs, val.max_images, against=val.against
+        )
+        return evaluation.to_dict()["metrics"]
 
     def _record(self, name: str, seed: int, what: str) -> Path:
         return self.root / "records" / f"seed{seed}" / f"{name}.{what}.json"

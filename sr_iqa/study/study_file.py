@@ -5,16 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, model_validator
 
 from sr_iqa.config.load import validated
 from sr_iqa.config.models import Section, folder_name
 from sr_iqa.config.yaml_text import read_document
 
+from .scales import checked_scales
 from .study import Study, Variant
 
-STARTS_FROM = "starts_from"
 STUDY_FILE = "sr_iqa study file"
+
+Scales = Annotated[tuple[Annotated[float, Field(strict=True)], ...], Field(min_length=1), AfterValidator(checked_scales)]
+"""Adapter scales, 0 and 1 always among them."""
+
+
+class VariantOptions(Section):
+    """A variant: overrides of the base options, keys with dots as after --set, and what is said of the variant itself."""
+
+    model_config = ConfigDict(extra="allow")
+
+    starts_from: str | None = None
+    """The variant above it whose trained weights this one starts from."""
+    adapter_scales: Scales | None = None
+    """Scales at which its LoRA adapter is evaluated too, instead of the study's; 0 is the base, 1 the adapter as trained."""
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Dotted option key -> value."""
+        return dict(self.model_extra or {})
 
 
 class StudyOptions(Section):
@@ -26,7 +45,7 @@ class StudyOptions(Section):
     """The option file that all variants share, relative to the study file."""
     shared: dict[str, Any] = {}
     """Overrides of the base options for all variants."""
-    variants: dict[Annotated[str, AfterValidator(folder_name)], dict[str, Any]] = Field(min_length=1)
+    variants: dict[Annotated[str, AfterValidator(folder_name)], VariantOptions] = Field(min_length=1)
     """Name -> its overrides; `starts_from: NAME` starts from another variant's trained weights."""
     seeds: tuple[NonNegativeInt, ...] = (0,)
     """manual_seed of each repetition."""
@@ -40,6 +59,10 @@ class StudyOptions(Section):
     """Variants in the order in which Q is expected to rise and psnr_original to fall; the report says where it does not."""
     lora_against_full: tuple[str, str] | None = None
     """A LoRA variant and the same with all weights tuned, compared at equal steps and at equal Q."""
+    adapter_scales: Scales | None = None
+    """Scales at which every LoRA variant is evaluated too (docs/tradeoff.md); 0 and 1 are always among them."""
+    dni: tuple[str, str] | None = None
+    """Two variants between whose weights networks are interpolated (DNI) and evaluated at the same scales, for comparison."""
     reference: dict[str, dict[str, float]] = {}
     """Published figures to show beside the study's own: row -> column -> value. They are neither ranked nor tested."""
     experiments_root: Path = Path("experiments")
@@ -47,17 +70,20 @@ class StudyOptions(Section):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
-        named = {"baseline": [self.baseline], "expected_order": self.expected_order, "lora_against_full": self.lora_against_full or ()}
+        pairs = {"lora_against_full": self.lora_against_full or (), "dni": self.dni or ()}
+        named = {"baseline": [self.baseline], "expected_order": self.expected_order, **pairs}
         for key, names in named.items():
             for name in names:
                 if name is not None and name not in self.variants:
                     raise ValueError(f"{key}: there is no variant {name}; choose from {', '.join(self.variants)}")
         seen: list[str] = []
-        for name, overrides in self.variants.items():
-            parent = overrides.get(STARTS_FROM)
+        for name, variant in self.variants.items():
+            parent = variant.starts_from
             if parent is not None and parent not in seen:
-                raise ValueError(f"variants.{name}.{STARTS_FROM}: {parent} is no variant above it; choose from {', '.join(seen) or 'none'}")
+                raise ValueError(f"variants.{name}.starts_from: {parent} is no variant above it; choose from {', '.join(seen) or 'none'}")
             seen.append(name)
+        if self.dni and self.dni[0] == self.dni[1]:
+            raise ValueError(f"dni: expected two different variants, got {self.dni[0]} twice")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError(f"seeds: expected different numbers, got {list(self.seeds)}")
         return self
@@ -74,10 +100,7 @@ def load_study(path: Path) -> Study:
 
 def study_of(options: StudyOptions, folder: Path) -> Study:
     """The study of a file in `folder`."""
-    variants = {
-        name: Variant({key: value for key, value in overrides.items() if key != STARTS_FROM}, overrides.get(STARTS_FROM))
-        for name, overrides in options.variants.items()
-    }
+    variants = {name: Variant(given.overrides, given.starts_from, given.adapter_scales or ()) for name, given in options.variants.items()}
     return Study(
         name=options.name,
         base=folder / options.base,
@@ -91,4 +114,6 @@ def study_of(options: StudyOptions, folder: Path) -> Study:
         expected_order=options.expected_order,
         lora_against_full=options.lora_against_full,
         reference=options.reference,
+        adapter_scales=options.adapter_scales or (),
+        dni=options.dni,
     )

@@ -9,6 +9,7 @@ from typing import Literal
 from sr_iqa.data.gtset import LABELS, STANDINGS
 from sr_iqa.training.state import flat
 
+from .dials import as_variants, describe_dials, dials
 from .proxy import optimised_by
 from .results import MetricValues, Results, arrow, best_variants, columns_of, digits_of, format_value, runs_of, shares, tier
 from .significance import LEAST_PHOTOS, LEVEL, can_tell
@@ -188,19 +189,32 @@ def member_names(results: Results) -> list[str]:
 
 def markdown(results: Results) -> str:
     """results.md: the headline, then intervals, tests, and how each column was computed."""
-    lines = []
-    if "statistics" in results:
-        rows = [[row.name, *(cell.interval for cell in row.cells)] for row in table_rows(results)]
-        lines += ["", "## 95 % intervals", "", *_table(["variant", *_heads(results)], rows), "", *_against_baseline(results)]
+    return "\n".join([headline(results).rstrip("\n"), *statistics_tables(results), *columns_table(results)]) + "\n"
+
+
+def values_table(results: Results) -> list[str]:
+    """The table of results.md, the best of each column in bold."""
+    return _table(["variant", *_heads(results)], [[row.name, *map(_markdown_cell, row.cells)] for row in table_rows(results)])
+
+
+def statistics_tables(results: Results) -> list[str]:
+    """Intervals, and every variant against the baseline."""
+    if "statistics" not in results:
+        return []
+    rows = [[row.name, *(cell.interval for cell in row.cells)] for row in table_rows(results)]
+    return ["", "## 95 % intervals", "", *_table(["variant", *_heads(results)], rows), "", *_against_baseline(results)]
+
+
+def columns_table(results: Results) -> list[str]:
+    """How each column was computed."""
     notes = [[n["name"], n["against"], n["convention"], n["identity"]] for n in column_notes(results)]
-    lines += ["", "## Columns", "", *_table(["column", "against", "input", "metric"], notes)]
-    return headline(results) + "\n".join(lines) + "\n"
+    return ["", "## Columns", "", *_table(["column", "against", "input", "metric"], notes)]
 
 
 def headline(results: Results) -> str:
     """Summary, table (best in bold), proxy gaps, chosen-GT shares, expectations, LoRA against full tuning."""
     lines = ["# Results", "", *(f"{sentence}  " for sentence in describe(results)), ""]
-    lines += _table(["variant", *_heads(results)], [[row.name, *map(_markdown_cell, row.cells)] for row in table_rows(results)])
+    lines += values_table(results)
     lines += _proxy_gaps(results)
     chosen = share_rows(results)
     if chosen:
@@ -216,6 +230,9 @@ def headline(results: Results) -> str:
         lines += ["", "## Expectations", "", *(f"- {'holds' if c['holds'] else 'FAILS'}: {c['text']}" for c in results["checks"])]
     if results.get("reward_comparison"):
         lines += ["", "## LoRA against tuning all weights", "", *describe_tuning(results)]
+    if curves := dials(results):
+        points = as_variants(results, curves, others=False)
+        lines += ["", "## Adapters at several scales", "", *describe_dials(results), "", *values_table(points)]
     return "\n".join(lines) + "\n"
 
 

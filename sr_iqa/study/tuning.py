@@ -56,10 +56,10 @@ def compare_tuning(results: Results, lora: str, full: str) -> Comparison:
     for a, b in pairs:
         last = min(a["curve"][-1]["step"], b["curve"][-1]["step"])
         steps.append(_meeting(a, b, *(_at_step(run["curve"], last) for run in (a, b))))
-        levels = _shared_levels(a["curve"], b["curve"], q, sign)
+        levels = shared_levels(a["curve"], b["curve"], q, sign)
         if not len(levels):
             continue
-        there = [[_at_q(run["curve"], q, sign, level) for level in levels] for run in (a, b)]
+        there = [[at_q(run["curve"], q, sign, level) for level in levels] for run in (a, b)]
         meetings.append(_meeting(a, b, there[0][-1], there[1][-1]))
         ranges.append({c: float(np.mean([x[c] - y[c] for x, y in zip(*there, strict=True)])) for c in logged if c != q})
     return {
@@ -94,7 +94,7 @@ def _at_step(curve: Sequence[CurvePoint], step: float) -> dict[str, float]:
     return {"step": float(step), **values}
 
 
-def _at_q(curve: Sequence[CurvePoint], q: str, sign: int, level: float) -> dict[str, float]:
+def at_q(curve: Sequence[CurvePoint], q: str, sign: int, level: float) -> dict[str, float]:
     """Every column where the curve first reaches `level` of sign * q, linearly between its points."""
     reached = [sign * point["metrics"][q] for point in curve]
     k = next(i for i, value in enumerate(reached) if value >= level - 1e-12)
@@ -104,7 +104,7 @@ def _at_q(curve: Sequence[CurvePoint], q: str, sign: int, level: float) -> dict[
     return _at_step(curve, curve[k - 1]["step"] + part * (curve[k]["step"] - curve[k - 1]["step"]))
 
 
-def _shared_levels(a: Sequence[CurvePoint], b: Sequence[CurvePoint], q: str, sign: int) -> np.ndarray:
+def shared_levels(a: Sequence[CurvePoint], b: Sequence[CurvePoint], q: str, sign: int) -> np.ndarray:
     """LEVELS values of sign * q from just above both starts to the highest that both reach; empty if there is no such range."""
     start = max(sign * curve[0]["metrics"][q] for curve in (a, b))
     top = min(max(sign * point["metrics"][q] for point in curve) for curve in (a, b))

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..adapters import inject, load_adapter
 from ..archs import build_network
-from ..archs.layers import to_device
+from ..archs.layers import keep_last_convolution_exact, to_device
 from ..checkpoints import load_into
 from ..config.models import Component, Options, TrainDataOptions, TrainOptions
 from ..data.sets import load_sets
@@ -221,22 +221,3 @@ def build_objective(train: TrainOptions, device: torch.device) -> Objective:
     if not (supervised or negative or rewards or train.gan_opt):
         raise UsageError("train has no loss: give pixel_opt, perceptual_opt, gan_opt, metric_opt or reward_opt")
     return Objective(supervised, negative, rewards)
-
-
-class ExactConv2d(nn.Conv2d):
-    """A convolution that stays in float32 under mixed precision."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.float())
-
-
-def keep_last_convolution_exact(net: nn.Module) -> None:
-    """Takes the network's last convolution, and so its output, out of mixed precision.
-
-    bfloat16 has 256 steps between 0.5 and 1: an output rounded to it is no picture, and Q's gradient would be quantised with it.
-    """
-    last = [module for module in net.modules() if type(module) is nn.Conv2d][-1:]
-    for module in last:
-        # The class is changed in place, so that names, weights and copies of the network stay what they are.
-        module.__class__ = ExactConv2d

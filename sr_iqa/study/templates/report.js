@@ -55,14 +55,12 @@ if (compare) {
   const stage = compare.querySelector(".stage"), line = compare.querySelector(".line");
   const [under, over] = stage.querySelectorAll("img");
   const [left, right, zoom, wipe] = ["left", "right", "zoom", "wipe"].map((id) => document.getElementById(id));
-  let pictures = {}, x = 0.5, y = 0.5;
+  const lens = lensOf(zoom);
+  let pictures = {};
   const draw = () => {
-    const z = Number(zoom.value), half = 0.5 / z;
-    x = Math.min(1 - half, Math.max(half, x));
-    y = Math.min(1 - half, Math.max(half, y));
-    const place = `scale(${z}) translate(${(0.5 - x) * 100}%, ${(0.5 - y) * 100}%)`;
+    const z = Number(zoom.value), place = lens.transform();
     for (const image of [under, over]) image.style.transform = place;
-    const at = Number(wipe.value) / 100, seen = x + (at - 0.5) / z;  // the line's place inside the picture
+    const at = Number(wipe.value) / 100, seen = lens.x + (at - 0.5) / z;  // the line's place inside the picture
     over.style.clipPath = `inset(0 0 0 ${seen * 100}%)`;
     line.style.left = `${at * 100}%`;
   };
@@ -85,29 +83,13 @@ if (compare) {
   }));
   for (const select of [left, right]) select.addEventListener("change", choose);
   for (const range of [zoom, wipe]) range.addEventListener("input", draw);
-  const turn = (range, by) => { range.value = Number(range.value) + by; draw(); };
-  stage.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [wipe, -2], ArrowRight: [wipe, 2], "+": [zoom, 0.5], "=": [zoom, 0.5], "-": [zoom, -0.5] }[event.key];
-    if (step) { turn(...step); event.preventDefault(); }
-  });
-  stage.addEventListener("wheel", (event) => { turn(zoom, event.deltaY < 0 ? 0.5 : -0.5); event.preventDefault(); }, { passive: false });
-  stage.addEventListener("pointerdown", (event) => {
-    const box = stage.getBoundingClientRect();
+  handleStage(stage, zoom, { ArrowLeft: [wipe, -2], ArrowRight: [wipe, 2] }, (event, box) => {
     const wiping = Math.abs(event.clientX - box.left - (Number(wipe.value) / 100) * box.width) < 24;
-    stage.setPointerCapture(event.pointerId);
-    const move = (now) => {
+    return (now) => {
       if (wiping) wipe.value = (100 * (now.clientX - box.left)) / box.width;
-      else {
-        x -= now.movementX / box.width / Number(zoom.value);
-        y -= now.movementY / box.height / Number(zoom.value);
-      }
-      draw();
+      else lens.move(now, box);
     };
-    stage.addEventListener("pointermove", move);
-    stage.addEventListener("pointerup", () => stage.removeEventListener("pointermove", move), { once: true });
-    event.preventDefault();
-    stage.focus();
-  });
+  }, draw);
 }
 
 // The plane of any two columns, drawn as the fixed ones: better is right and up.
@@ -115,19 +97,6 @@ const plane = document.getElementById("any-plane");
 if (plane) {
   const data = JSON.parse(plane.querySelector("script").textContent), svg = plane.querySelector("svg");
   const [across, up] = ["plane-x", "plane-y"].map((id) => document.getElementById(id));
-  const add = (name, attributes, text) => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    element.textContent = text ?? "";
-    svg.append(element);
-  };
-  const ticks = (low, high) => {  // about five round numbers
-    const rough = (high - low) / 5, size = 10 ** Math.floor(Math.log10(rough));
-    const step = size * [1, 2, 5, 10].find((factor) => factor * size >= rough), digits = Math.max(0, -Math.floor(Math.log10(step)));
-    const found = [];
-    for (let k = Math.ceil(low / step); k * step <= high; k++) found.push([k * step, (k * step).toFixed(digits)]);
-    return found;
-  };
   const boxes = data.points.map((point) => {  // a variant far off would press all others together
     const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: true }), label = document.createElement("label");
     label.append(box, ` ${point.number} ${point.name}`);
@@ -136,54 +105,13 @@ if (plane) {
     return box;
   });
   const shown = () => data.points.filter((_, k) => boxes[k].checked);
-  const axis = (column, from, to, more) => {  // value -> place, with a tenth of the range around all points
-    const values = [...shown().flatMap((point) => point.values[column] ?? []), ...more];
-    const margin = 0.1 * (Math.max(...values) - Math.min(...values)) || 1;
-    const [low, high] = [Math.min(...values) - margin, Math.max(...values) + margin];
-    const [a, b] = data.lower[column] ? [to, from] : [from, to];
-    return { place: (value) => a + ((value - low) / (high - low)) * (b - a), ticks: ticks(low, high) };
-  };
-  const arrow = (column) => `${column} ${data.lower[column] ? "↓" : "↑"}`;
-  const draw = () => {
-    const gold = data.gold[up.value], points = shown().filter((p) => p.values[across.value] && p.values[up.value]);
-    const x = axis(across.value, 48, 320, []), y = axis(up.value, 208, 8, gold === undefined ? [] : [gold]);
-    const place = (point) => [x.place(point.values[across.value][0]), y.place(point.values[up.value][0])];
-    svg.replaceChildren();
-    svg.setAttribute("aria-label", `${up.value} against ${across.value}; the figures are in the table`);
-    for (const [value, text] of x.ticks) {
-      add("path", { d: `M${x.place(value)} 8V208`, stroke: "var(--rule)", "stroke-width": 0.5 });
-      add("text", { x: x.place(value), y: 222, "text-anchor": "middle" }, text);
-    }
-    for (const [value, text] of y.ticks) {
-      add("path", { d: `M48 ${y.place(value)}H320`, stroke: "var(--rule)", "stroke-width": 0.5 });
-      add("text", { x: 43, y: y.place(value) + 3.5, "text-anchor": "end" }, text);
-    }
-    add("path", { d: "M48 8V208H320", stroke: "var(--rule)", fill: "none" });
-    add("text", { x: 184, y: 242, "text-anchor": "middle" }, arrow(across.value));
-    add("text", { transform: "translate(11 108) rotate(-90)", "text-anchor": "middle" }, arrow(up.value));
-    if (gold !== undefined) {
-      add("path", { d: `M48 ${y.place(gold)}H320`, stroke: "currentColor", "stroke-dasharray": "4 3" });
-      add("text", { x: 318, y: y.place(gold) - 3, "text-anchor": "end" }, "Gold Standard");
-    }
-    const beats = (a, b) => a[0] >= b[0] && a[1] <= b[1] && (a[0] !== b[0] || a[1] !== b[1]);
-    const places = points.map(place), front = places.filter((p) => !places.some((q) => beats(q, p))).sort((p, q) => p[0] - q[0] || q[1] - p[1]);
-    add("polyline", { points: front.join(" "), stroke: "currentColor", fill: "none", opacity: 0.5 });
-    for (const point of points) {
-      const [px, py] = place(point), [, ...ends] = point.values[across.value], [, ...tops] = point.values[up.value];
-      if (ends.length) add("path", { d: `M${x.place(ends[0])} ${py}H${x.place(ends[1])}`, stroke: point.colour, "stroke-width": 1.5 });
-      if (tops.length) add("path", { d: `M${px} ${y.place(tops[0])}V${y.place(tops[1])}`, stroke: point.colour, "stroke-width": 1.5 });
-    }
-    for (const point of points) {
-      const [px, py] = place(point);
-      add("circle", { cx: px, cy: py, r: 6.5, fill: point.colour });
-      add("text", { x: px, y: py + 3, "text-anchor": "middle", class: "number" }, point.number);
-    }
-  };
+  const hidden = (curve) => data.points.some((point, k) => point.name === curve.name && !boxes[k].checked);
+  const draw = () => drawPlane(svg, {
+    ...data, across: across.value, up: up.value, points: shown(), label: "the figures are in the table",
+    curves: data.curves.filter((curve) => !hidden(curve)),
+  });
+  for (const select of [across, up]) offerColumns(select, data.lower, draw);
   const names = Object.keys(data.lower);
-  for (const select of [across, up]) {
-    select.replaceChildren(...names.map((name) => new Option(arrow(name), name)));
-    select.addEventListener("change", draw);
-  }
   across.value = names.includes("psnr") ? "psnr" : names[0];
   up.value = names.find((name) => name !== across.value && data.gold[name] !== undefined) ?? names[names.length - 1];
   plane.hidden = false;
