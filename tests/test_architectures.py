@@ -184,5 +184,7 @@ def test_names_and_files_that_are_no_such_network(tmp_path):
     torch.save(build_network({"type": "spandrel.Compact", "num_in_ch": 1, "num_out_ch": 1}).state_dict(), tmp_path / "gray.pth")
     with pytest.raises(CheckpointError, match="not a network from RGB images to RGB images"):
         load_network(tmp_path / "gray.pth")
+    with pytest.raises(UsageError, match=r"spandrel.HAT cannot be built with these arguments \(ZeroDivisionError"):
+        build_network({"type": "spandrel.HAT", "embed_dim": 16, "window_size": 8})
     with pytest.raises(UserError, match="no known network"):
         recognise({"w": torch.ones(2)})

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from ..config.models import Component
-from ..errors import UsageError
+from ..errors import UsageError, UserError
 from ..names import find, unknown
 from .basicsr_bridge import basicsr_archs
 from .discriminators import UNetDiscriminatorSN
@@ -62,4 +62,9 @@ def build_network(opt: Component | Mapping[str, Any]) -> nn.Module:
         inspect.signature(constructor).bind(**opt.arguments)
     except TypeError as error:
         raise UsageError(f"{opt.type}: {error}. Its arguments: {', '.join(inspect.signature(constructor).parameters)}.") from error
-    return constructor(**opt.arguments)
+    try:
+        return constructor(**opt.arguments)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # constructors that are not ours divide by what they are given, or assert
+        raise UsageError(f"{opt.type} cannot be built with these arguments ({type(error).__name__}: {error}).") from error

@@ -49,6 +49,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     Raises:
         OptionsError: everything wrong with the file and the overrides, one line each.
     """
+    if Path(path).suffix.lower() == ".toml":
+        raise OptionsError([f"{path}: option files are YAML; `sr-iqa config import {path}` makes one of a neosr file"])
     document = read_document(Path(path))
     for override in overrides:
         apply_override(document, override)
