@@ -103,7 +103,8 @@ class _Writer:
     def _source(self, path: KeyPath) -> str:
         source, where = self.ledger.origin(path), self.ledger.where(path)
         if source is None:
-            return f"  # {printable(where)}" if path in self.ledger.positions and where != self.ledger.where(()) else ""
+            said = _line(where) if where.rpartition(":")[2].isdigit() else where
+            return f"  # {printable(said)}" if path in self.ledger.positions and where != self.ledger.where(()) else ""
         key = "" if source == path else f": {dotted(source)}"
         said = f"{_line(self.ledger.given[source][0])}{key}"
         return f"  # {printable(said)}{', a stand-in' if self.ledger.stands_in(path) else ''}"
