@@ -159,7 +159,7 @@ def test_the_dial_turns_a_runs_adapter(sr_iqa, option_file, tmp_path):
         assert sr_iqa("infer", "-m", folder, "--scale", scale, "-i", inputs, "-o", tmp_path / scale)[0] == 0
     outputs = {(tmp_path / scale / "0000-0-8.png").read_bytes() for scale in ("0", "0.5", "1")}
     assert len(outputs) == 3
-    assert sr_iqa("infer", "-m", folder, "--scale", "7", "-i", inputs, "-o", tmp_path / "7")[0] == 2
+    assert sr_iqa("infer", "-m", folder, "--scale", "much", "-i", inputs, "-o", tmp_path / "7")[0] == 2
     code, _, err = sr_iqa("infer", "-m", folder, "--adapter", folder / "models" / "adapter_2", "-i", inputs, "-o", tmp_path / "x")
     assert code == 2 and "brings its own" in err
     code, out, _ = sr_iqa("adapter", "info", folder / "models" / "adapter_2")

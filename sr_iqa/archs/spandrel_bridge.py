@@ -140,3 +140,8 @@ def _padded(net: nn.Module, described: Any) -> nn.Module:
 def is_of_spandrel(net: nn.Module) -> bool:
     """Whether a network is of this file's making."""
     return isinstance(net, _Padded)
+
+
+def size_multiple(net: nn.Module) -> int:
+    """Pixels to a multiple of which one of these networks pads its input; 1 for others."""
+    return net._multiple if isinstance(net, _Padded) else 1

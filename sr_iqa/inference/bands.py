@@ -69,7 +69,7 @@ def _band(upscaler: Upscaler, pictures: Sequence[Picture], top: int, tile: int) 
 
     def read(place: Tile) -> Tensor:
         seen = [Picture(_reflected(picture.pixels, place.rows.seen, place.columns.seen)) for picture in pictures]
-        return upscaler._taken(torch.stack([take_picture(part).lq for part in seen]).to(upscaler.device))
+        return upscaler.network_input(torch.stack([take_picture(part).lq for part in seen]).to(upscaler.device))
 
     with upscaler.lock, computing(upscaler.precision, upscaler.device):
         for place, sr in run_tiles(upscaler.net, read, tiles, upscaler.batch // len(pictures)):

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from torch import nn
 
+from ..adapters import adapter_weights
 from ..checkpoints import weights_hash
 from ..errors import UsageError, UserError
 from ..images import ImageError
@@ -21,7 +22,7 @@ from .budget import Dial, ScaleChooser
 from .compare import Compared, write_comparison
 from .inputs import Job, Naming, find_jobs
 from .pictures import FORMATS, LARGEST_MAX, MAX_PIXELS, Picture, join_bands, read_picture, write_bands, write_picture
-from .record import open_record
+from .record import add_note, open_record, read_notes
 from .tiles import is_whole
 from .upscaler import Upscaler
 
@@ -96,7 +97,9 @@ def upscale_folder(upscaler: Upscaler, plan: Plan, say: Callable[[str], None] = 
     outputs = [path for job in plan.jobs for path in job.outputs.values()]
     record = open_record(plan.naming.folder, _settings(upscaler, plan), any(path.exists() for path in outputs), plan.fresh)
     todo = [job for job in plan.jobs if not all(record.stands(path, job.source) for path in job.outputs.values())]
-    outcome = Outcome(skipped=len(plan.jobs) - len(todo))
+    said = read_notes(plan.naming.folder)
+    notes = {job.source: said[path.name] for job in plan.jobs for path in job.outputs.values() if path.name in said}
+    outcome = Outcome(skipped=len(plan.jobs) - len(todo), notes=notes)
     if outcome.skipped:
         say(f"{outcome.skipped} of {len(plan.jobs)} images are done already")
     _run(upscaler, plan, todo, outcome, say, quiet)
@@ -135,6 +138,9 @@ def _run(upscaler: Upscaler, plan: Plan, jobs: Sequence[Job], outcome: Outcome, 
             except ImageError as error:
                 outcome.failures.append(str(error))
             except UserError as error:
+                if chooser is not None:  # an image that is too small for the budget's metric, say
+                    outcome.failures.append(f"{names}: {error}")
+                    continue
                 raise UserError(f"{names}: {error}") from error
 
 
@@ -191,6 +197,7 @@ def _choose(upscaler: Upscaler, chooser: ScaleChooser, plan: Plan, one: tuple[Jo
     (file,) = job.outputs.values()
     write_picture(file, chosen.picture, plan.quality)
     outcome.notes[job.source] = chosen.describe(chooser.budget)
+    add_note(plan.naming.folder, file.name, outcome.notes[job.source])
     progress.say(f"{job.name}: {outcome.notes[job.source]}")
     progress.advance(1)
 
@@ -213,6 +220,8 @@ def _settings(upscaler: Upscaler, plan: Plan) -> dict[str, str]:
     """What the pixels of the results depend on. Tiles, batches and devices are left out: they are to make no difference that one sees."""
     dial = plan.dial
     settings = {"weights": weights_hash(upscaler.net.state_dict()), "precision": upscaler.precision}
+    if upscaler.has_adapter:
+        settings["adapter weights"] = ",".join(f"{weight:g}" for weight in adapter_weights(upscaler.net).values())
     settings["scale"] = f"auto, {dial.budget}" if dial.budget else ",".join(f"{scale:g}" for scale in dial.scales)
     settings |= {"format": FORMATS[f".{plan.naming.format.lower()}"], "suffix": plan.naming.suffix}
     if settings["format"] in ("JPEG", "WebP"):

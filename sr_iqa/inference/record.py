@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 from ..atomic import atomic_write
 from ..errors import UserError
 
-NAME = "infer.json"
+TICK_S = 0.02
+"""More than the resolution of a disk's clock: older results must have an older time than the record."""
+NAME, NOTES = "infer.json", "chosen.jsonl"
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,28 @@ def open_record(folder: Path, settings: Mapping[str, str], exists: bool, fresh: 
             )
         if before is not None:
             return Record(path.stat().st_mtime_ns)
+    time.sleep(TICK_S)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps({"settings": dict(settings)}, indent=1) + "\n", encoding="utf-8")
     return Record(path.stat().st_mtime_ns)
+
+
+def add_note(folder: Path, result: str, note: str) -> None:
+    """Puts a line about a result, its adapter scale, behind the others in NOTES."""
+    with (folder / NOTES).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"result": result, "note": note}) + "\n")
+
+
+def read_notes(folder: Path) -> dict[str, str]:
+    """Result -> the last note about it; lines that a kill cut short are passed over."""
+    found = {}
+    for line in (folder / NOTES).read_text(encoding="utf-8", errors="replace").splitlines() if (folder / NOTES).is_file() else ():
+        try:
+            entry = json.loads(line)
+            found[str(entry["result"])] = str(entry["note"])
+        except (ValueError, LookupError, TypeError):
+            continue
+    return found
 
 
 def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

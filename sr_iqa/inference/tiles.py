@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..archs import RRDBNet, SwinIR
 from ..archs.layers import pad_to_multiple
-from ..archs.spandrel_bridge import is_of_spandrel
+from ..archs.spandrel_bridge import size_multiple
 from ..errors import UserError
 from ..modes import eval_mode
 
@@ -108,7 +108,7 @@ def multiple_of(net: nn.Module) -> int:
         return net.window_size
     if isinstance(net, RRDBNet):
         return net.unshuffle
-    return net._multiple if is_of_spandrel(net) else 1  # pyright: ignore[reportReturnType]
+    return size_multiple(net)
 
 
 def is_whole(height: int, width: int, tile: int) -> bool:

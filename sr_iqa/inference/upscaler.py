@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters import check_scale, lora_layers, set_scale
+from ..archs import RRDBNet
 from ..archs.layers import keep_last_convolution_exact, to_device
 from ..errors import UsageError, UserError
 from ..iqa.grid import LUMA
@@ -102,6 +103,8 @@ class Upscaler:
     @cached_property
     def is_gray(self) -> bool:
         """Whether the network maps gray images to gray ones; colour images then come out gray."""
+        if isinstance(self.net, RRDBNet):  # which may unshuffle its input
+            return self.net.conv_last.out_channels == 1
         first = next((module for module in self.net.modules() if isinstance(module, nn.Conv2d)), None)
         return first is not None and first.in_channels == 1
 
@@ -151,13 +154,13 @@ class Upscaler:
         """
         with self.lock, computing(self.precision, self.device):
             try:
-                sr = upscale(self.net, self._taken(lq.to(self.device, torch.float32)), self.tile, self.overlap, self.batch)
+                sr = upscale(self.net, self.network_input(lq.to(self.device, torch.float32)), self.tile, self.overlap, self.batch)
             except torch.cuda.OutOfMemoryError as error:
                 raise UserError(f"{tuple(lq.shape[2:])} pixels are too much for the GPU's memory; use a (smaller) tile") from error
         return sr.float().expand(-1, 3, -1, -1)
 
-    def _taken(self, lq: Tensor) -> Tensor:
-        """RGB as the network takes it: a gray one is given the luma."""
+    def network_input(self, lq: Tensor) -> Tensor:
+        """(N, 3, h, w) as the network takes it: a gray one is given the luma, (N, 1, h, w)."""
         return (lq * lq.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True) if self.is_gray else lq
 
     def _of_tensor(self, images: Tensor) -> Tensor:
