@@ -106,6 +106,15 @@ def test_adapters_learn_act_and_merge(name, tmp_path):
     assert torch.equal(output(net), before)
 
 
+def test_inputs_stay_as_they_are():
+    net = build_network({"type": "spandrel.RCAN", "scale": 2, "n_resgroups": 1, "n_resblocks": 1, "n_feats": 8, "reduction": 4}).eval()
+    x = torch.rand(1, 3, 16, 16)
+    before = x.clone()
+    with torch.no_grad():
+        net(x)
+    assert torch.equal(x, before)
+
+
 def test_what_lora_cannot_cover_is_skipped_and_listed():
     grouped = report(inject(built("MoSR"), LoraOptions(rank=2), "spandrel.MoSR"))
     assert grouped.skipped and all(built("MoSR").get_submodule(name).groups > 1 for name in grouped.skipped)

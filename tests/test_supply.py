@@ -103,7 +103,7 @@ def test_tested_versions_are_written_down():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     lists = (setup["options"]["install_requires"], *setup["options.extras_require"].values())
-    wanted = requirements(line for text in lists for line in text.strip().splitlines())
+    wanted = requirements(line for text in lists for line in text.splitlines() if line.strip())
     pinned = requirements(line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#"))
     assert pinned.keys() == wanted.keys()
     for name, pin in pinned.items():

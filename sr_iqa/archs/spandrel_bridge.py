@@ -111,7 +111,8 @@ class _Padded(nn.Module):
         rows, columns = (max(side + -side % self._multiple, self._minimum) for side in (height, width))
         if self._square:
             rows = columns = max(rows, columns)
-        out = self._call(_Plain(self, super().forward), pad_to(x, rows, columns))
+        padded = pad_to(x, rows, columns)
+        out = self._call(_Plain(self, super().forward), padded.clone() if padded is x else padded)  # RCAN writes into its input
         return out[..., : height * self._magnification, : width * self._magnification]
 
 
