@@ -70,12 +70,12 @@ class Comparison:
     """Tile name -> the whole picture (lossless WebP, data: URL); empty where the page had no room for them."""
 
 
-def comparisons(results: Results, images: Mapping[str, SetImages], room: int = WHOLE_BYTES) -> list[Comparison]:
+def comparisons(results: Results, images: Mapping[str, SetImages], taken: int = 0) -> list[Comparison]:
     """The sets on which the focus variant gains most over the baseline, and those on which it loses most, in that order.
 
-    `room` is for whole pictures, in bytes.
+    `taken` bytes of WHOLE_BYTES are used already.
     """
-    found = []
+    found, room = [], WHOLE_BYTES - taken
     for name, gain in extremes(results, list(images)):
         place = busiest_place(list(images[name].outputs.values()))
         wholes = _wholes(images[name])

@@ -15,7 +15,7 @@ from .dial_figures import colour_of
 from .dial_page import dial_section, plane_data
 from .gallery import draw
 from .pages import page, script_json, trusted
-from .pictures import AMPLIFY, WHOLE_BYTES, SetImages, comparisons, noise_panels
+from .pictures import AMPLIFY, SetImages, comparisons, noise_panels
 from .results import Results, columns_of, tier
 from .significance import can_tell
 from .summary import (
@@ -37,7 +37,7 @@ from .summary import (
 from .tuning import describe_tuning
 
 DIAL_BYTES = 4_000_000
-"""Of WHOLE_BYTES, for the pictures of adapters at several scales."""
+"""Of pictures.WHOLE_BYTES, for the pictures of adapters at several scales."""
 
 
 class Written(NamedTuple):
@@ -91,7 +91,7 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         noise=noise_panels(results, images),
         amplify=AMPLIFY,
         differences=option_differences(results),
-        comparisons=(shown := comparisons(results, images, WHOLE_BYTES - (dial["bytes"] if dial else 0))),
+        comparisons=(shown := comparisons(results, images, dial["bytes"] if dial else 0)),
         wholes=script_json({c.image: c.wholes for c in shown if c.wholes}),
         members=member_names(results),
         chosen=share_rows(results),

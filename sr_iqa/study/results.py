@@ -1,7 +1,8 @@
 """results.json: the layout, seeds merged into one entry, and what can be read off it without a figure.
 
     {"variants": {name: Variant}, "gold_standard": {metric: GoldStandard}, "optimised_metric": "nano",
-     "reward_comparison": see tuning.py, "checks": [Check], "data": {"sets": {image: {"source", "labels"}}, ...}, "provenance": {...}}
+     "reward_comparison": see tuning.py, "checks": [Check], "data": {"sets": {image: {"source", "labels"}}, ...}, "provenance": {...},
+     "dni", "dial_comparison": see dials.py}
 
 All values are native: `lower_better` tells their direction.
 """
@@ -76,6 +77,8 @@ class Variant(TypedDict):
     """The variant whose trained weights it started from."""
     runs: NotRequired[list[Run]]
     """One entry per seed; made by merge_seeds."""
+    scales: NotRequired[list[Any]]
+    """Its adapter at several scales (dials.ScaleRow); only where these were asked for."""
 
 
 class GoldStandard(TypedDict):

@@ -1,0 +1,62 @@
+"""The files of `sr-iqa tradeoff`: JSON, CSV, Markdown, plots, and the page with the slider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sr_iqa.atomic import atomic_write
+from sr_iqa.scorecard import write_json
+
+from .dial_figures import dial_plane
+from .dial_page import dial_section
+from .dials import as_variants, describe_dials, dials
+from .exports import write_scales
+from .pages import page
+from .pictures import SetImages
+from .report import Written
+from .results import Results
+from .significance import can_tell
+from .summary import column_notes, columns_table, statistics_tables, values_table
+
+PICTURE_BYTES = 12_000_000
+"""For the pictures of the page, as they are embedded."""
+
+
+def write_tradeoff(results: Results, images: Mapping[str, SetImages], out: Path, title: str) -> Written:
+    """Writes out/tradeoff.json, .csv and .md, out/figures/ and out/report/index.html (at most 15 MB).
+
+    `results`: the layout of results.json with at least one curve (dials.py), statistics included; `images`: set -> its pictures.
+    """
+    flat = as_variants(results, dials(results))
+    words = ["# Perception and distortion", "", *(f"{sentence}  " for sentence in describe_dials(results)), "", *values_table(flat)]
+    headline = "\n".join(words) + "\n"
+    written = Written(out / "tradeoff.json", out / "tradeoff.md", out / "report" / "index.html", headline)
+    content = page(
+        "tradeoff.html.j2",
+        title=title,
+        dial=dial_section(results, images, PICTURE_BYTES),
+        statistics=results["statistics"] if can_tell(results) else None,
+        notes=column_notes(flat),
+        provenance=results["provenance"],
+        held_out={key: value for key, value in results["data"].items() if key != "sets"},
+    )
+    text = "\n".join([*words, *statistics_tables(flat), *columns_table(flat)]) + "\n"
+    write_json(results, written.results)
+    write_scales(results, out / "tradeoff.csv")
+    for x, y in plane_pairs(results):
+        for alone in (False, True):
+            dial_plane(results, x, y, alone).save(out / "figures", ("svg", "pdf", "png"))
+    for path, made in ((written.table, text.encode()), (written.report, content)):
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(made)
+    return written
+
+
+def plane_pairs(results: Results) -> list[tuple[str, str]]:
+    """(x, y) of the plots: Q against the distance to the original, and what watches Q against it, as far as these were measured."""
+    q, columns = results["optimised_metric"], dials(results)[0].rows[0]["metrics"]
+    distances = [c for c in columns if columns[c]["against"] == "original"]
+    first = "psnr_original" if "psnr_original" in columns else next(iter(distances), None)
+    pairs = [(first, q), (q, "niqe"), (q, "grid")]
+    return [(x, y) for x, y in pairs if x is not None and x in columns and y in columns and x != y]
