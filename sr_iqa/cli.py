@@ -193,7 +193,7 @@ def infer(
     adapter: Annotated[list[Path] | None, typer.Option(help="A LoRA adapter; several act together.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Put an adapter on other base weights than it was trained on.")] = False,
     weight: Annotated[list[float] | None, typer.Option(help="The weight of each adapter, in their order; 1 by default.")] = None,
-    scale: Annotated[str, typer.Option(help="Adapter scale: 0 (base network) to 1 (full adapter); several as 0,0.5,1; auto, with --budget.")] = "1",
+    scale: Annotated[str, typer.Option(help="Adapter scale, 0 (base network) to 1; several as 0,0.5,1; auto, with --budget.")] = "1",
     budget: Annotated[str | None, typer.Option(help="With --scale auto: how far from the base network, as psnr:30.")] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders within folders too.")] = False,
     format_: Annotated[str, typer.Option("--format", help="png, jpg, webp or tif.")] = "png",

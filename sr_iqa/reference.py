@@ -105,7 +105,7 @@ def _names() -> str:
 
     aliases = ", ".join(f"`{alias}` = `{name}`" for alias, name in ALIASES.items())
     rows = {
-        "`network_g`, `network_d`": f"{_code(NETWORKS)}, any architecture of BasicSR by its name, of Spandrel by `spandrel.` and its class's (docs/checkpoints.md), or a dotted path",
+        "`network_g`, `network_d`": f"{_code(NETWORKS)}, any of BasicSR's, `spandrel.<class>` (docs/checkpoints.md), or a dotted path",
         **{f"`train.{key}`": f"{_code(LOSSES_BY_KIND[kind])}, or a dotted path" for key, kind in LOSSES.items()},
         "`train.metric_opt`": "any differentiable full-reference metric",
         "`train.optim_g`, `optim_d`": f"{_code(OPTIMIZERS)}, or a dotted path",
