@@ -14,6 +14,7 @@ from sr_iqa.archs.canonical import canonical
 from sr_iqa.checkpoints import CheckpointError, load_into, load_network, load_weights, network_section, with_network
 from sr_iqa.config.models import AUTO
 from sr_iqa.errors import UsageError
+from sr_iqa.training.checkpoint import load_trained
 from sr_iqa.training.trainer import train
 from tests.tiny_runs import run, tiny
 
@@ -217,4 +218,6 @@ def test_what_training_writes_says_where_it_comes_from(tmp_path):
     assert json.loads(said["network_g"])["type"] == "RRDBNet" and said["scale"] == "2" and len(said["options_hash"]) == 16
     assert (said["training_data"], said["sampling"], said["parent"]) == ("hggt", "uniform_all", "base.pth")
     assert said["parent_hash"] == file_hash(tmp_path / "base.pth")
+    (tmp_path / "base.pth").unlink()
+    assert type(load_trained(folder)).__name__ == "RRDBNet"  # whole without its parent
     assert type(same_as_spandrel(folder / "models" / "net_g_6.safetensors", size=(16, 20))).__name__ == "RRDBNet"

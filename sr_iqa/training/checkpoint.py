@@ -14,6 +14,7 @@ from torch import nn
 
 from .. import __version__
 from ..adapters import load_adapter, save_adapter
+from ..archs import build_network
 from ..checkpoints import file_hash, load_into, save_weights
 from ..config import load_options, options_to_yaml
 from ..config.models import Options
@@ -145,9 +146,9 @@ def load_trained(folder: Path | str, device: torch.device | str = "cpu") -> nn.M
     """
     options: Options = load_options(RunFolder(Path(folder)).options)
     weights = final_weights(folder)
-    net = starting_network(options)
     if options.lora:
-        net = load_adapter(net, weights)
-    else:
+        net = load_adapter(starting_network(options), weights)
+    else:  # what training started from may be gone
+        net = build_network(options.network_g)
         load_into(net, weights)
     return net.to(device).eval()
