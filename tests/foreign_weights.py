@@ -1,11 +1,13 @@
 """Small weight files in the real layouts of other projects, and what is promised of each (docs/checkpoints.md)."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from spandrel.architectures.ESRGAN import ESRGAN as SpandrelESRGAN
 from spandrel.architectures.SwinIR import SwinIR as SpandrelSwinIR
 from torch import nn
 
@@ -76,8 +78,11 @@ def swinir(key, **arguments):
     return pth(lambda: {key: randomised(SpandrelSwinIR(**{**SWINIR, **arguments})).state_dict()})
 
 
-def safetensors(folder):
-    save_file(rrdb(), folder / "4x_Name_net_g_ema_1000.safetensors", metadata={"format": "pt"})
+def trainner(folder):
+    """Its `esrgan` is Spandrel's class; its header holds the arguments."""
+    arguments = {"num_filters": 8, "num_blocks": 1, "scale": 4, "use_pixel_unshuffle": True}
+    net = randomised(SpandrelESRGAN(num_filters=8, num_blocks=1, scale=4))
+    save_file(net.state_dict(), folder / "4x_Name_net_g_ema_1000.safetensors", metadata={"metadata": json.dumps(arguments)})
     return folder / "4x_Name_net_g_ema_1000.safetensors"
 
 
@@ -120,8 +125,8 @@ KINDS = {
     "SwinIR gray denoising, gray JPEG": Kind(
         swinir("params", upsampler="", upscale=1, in_chans=1), "SwinIR", scale=1, trains=False, lora=False, channels=1
     ),
-    "traiNNer-redux, .safetensors": Kind(safetensors, "RRDBNet"),
-    "neosr, .pth": Kind(pth(lambda: {"params": rrdb()}, "net_g_1000.pth"), "RRDBNet"),
+    "traiNNer-redux esrgan, .safetensors": Kind(trainner, "RRDBNet"),
+    "neosr esrgan, .pth": Kind(pth(lambda: {"params": rrdb()}, "net_g_1000.pth"), "RRDBNet"),
     **{f"{name} (Spandrel)": architecture(name) for name in SMALL},
     "SPAN (Spandrel)": Kind(
         pth(lambda: {"params": randomised(build_network({"type": "spandrel.SPAN", **SPAN})).state_dict()}), "spandrel.SPAN", 2, lora=False

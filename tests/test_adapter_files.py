@@ -21,6 +21,7 @@ from sr_iqa.adapters import (
 )
 from sr_iqa.checkpoints import load_network, network_section, read_metadata, save_weights
 from sr_iqa.cli import app
+from sr_iqa.errors import UserError
 from sr_iqa.inference import load_for_inference, merge_adapters
 from tests.test_adapters import NETS, X, adapted, plain, run
 
@@ -140,3 +141,41 @@ def test_the_commands(files):
     assert isinstance(command(*arguments)[2], AdapterError)
     assert not (files / "forced.safetensors").exists()
     assert command(*arguments, "--force")[0] == 0
+
+
+def test_the_weights_that_an_adapter_was_trained_on_are_taken(files):
+    """A .pth holds two sets; the adapter says which it was trained on."""
+    torch.save({"params_ema": plain(seed=5).state_dict(), "params": plain().state_dict()}, files / "two.pth")
+    with torch.no_grad():
+        expected = load_for_inference(files / "base.safetensors", files / "a")(X)
+        assert torch.equal(load_for_inference(files / "two.pth", files / "a")(X), expected)
+        assert not torch.equal(load_for_inference(files / "two.pth")(X), load_network(files / "base.safetensors")(X))
+
+
+def test_a_second_merge_remembers_the_first_and_nothing_is_overwritten(files):
+    merge_adapters(files / "base.safetensors", [(files / "a", 0.5)], files / "one.safetensors")
+    merge_adapters(files / "one.safetensors", [(files / "b.safetensors", 1.0)], files / "two.safetensors", check_base=False)
+    said = read_metadata(files / "two.safetensors")
+    assert (said["merged_adapter"], said["adapter_scale"]) == ("a, b.safetensors", "0.5, 1.0")
+    with pytest.raises(UserError, match="is there already"):
+        merge_adapters(files / "base.safetensors", [(files / "a", 0.5)], files / "one.safetensors")
+    with pytest.raises(AdapterError, match=r"ending in \.safetensors"):
+        convert_adapter(files / "a", files / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "change", [{"r": 10**18}, {"r": 3}, {"lora_alpha": 1e300}, {"init_lora_weights": "pissa"}, {"lora_alpha": 0}, {"r": True}], ids=str
+)
+def test_hostile_configurations_are_refused(files, change):
+    path = files / "a" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(AdapterError, match="damaged adapter"):
+        load_adapter(plain(), files / "a")
+
+
+def test_tensors_that_are_no_fractions_are_refused(files):
+    weights = files / "a" / "adapter_model.safetensors"
+    metadata = read_metadata(weights)
+    save_file({name: value.to(torch.int8) for name, value in load_file(weights).items()}, weights, metadata=metadata)
+    with pytest.raises(AdapterError, match="damaged adapter"):
+        load_adapter(plain(), files / "a")

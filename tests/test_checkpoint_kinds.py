@@ -3,21 +3,24 @@
 import json
 
 import pytest
+import spandrel
 import torch
 from safetensors.torch import save_file
 from spandrel import ModelLoader
+from spandrel.architectures.ESRGAN import ESRGAN as SpandrelESRGAN
 from spandrel.architectures.SwinIR import SwinIR as SpandrelSwinIR
 from torch import nn
 
 from sr_iqa.archs import build_network
-from sr_iqa.archs.canonical import canonical
-from sr_iqa.checkpoints import CheckpointError, load_into, load_network, load_weights, network_section, with_network
+from sr_iqa.archs.canonical import readings
+from sr_iqa.checkpoints import CheckpointError, load_into, load_network, network_section, save_weights, with_network
 from sr_iqa.config.models import AUTO
 from sr_iqa.errors import UsageError
 from sr_iqa.training.checkpoint import load_trained
 from sr_iqa.training.trainer import train
 from tests.tiny_runs import run, tiny
 
+SWINIR_SMALL = {"img_size": 16, "window_size": 8, "embed_dim": 12, "depths": [2], "num_heads": [2], "mlp_ratio": 2}
 CLASSICAL = {"img_size": 48, "window_size": 8, "embed_dim": 180, "depths": [6] * 6, "num_heads": [6] * 6, "mlp_ratio": 2}
 OFFICIAL = {
     "classical x2": {**CLASSICAL, "upsampler": "pixelshuffle", "upscale": 2},
@@ -114,18 +117,26 @@ LAYOUTS = {
     "compiled and distributed": lambda state: {f"module._orig_mod.{k}": v for k, v in state.items()},
     "KAIR, netG": lambda state: {f"netG.{k}": v for k, v in state.items()},
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "Lightning": lambda state: {"state_dict": {f"net.{k}": v for k, v in state.items()}, "global_step": 3},
+    "a GAN's state_dict": lambda state: {
+        "state_dict": {f"generator.{k}": v for k, v in state.items()} | {"discriminator.w": torch.ones(2)}
+    },
+    "AveragedModel": lambda state: {"n_averaged": torch.tensor(3)} | {f"module.{k}": v for k, v in state.items()},
     "ESRGAN, first code": lambda state: renamed(state, FIRST),
     "ESRGAN, second code, and BSRGAN": lambda state: renamed(state, SECOND),
 }
+
+
+ALONE = ("compiled and distributed", "Lightning", "a GAN's state_dict", "AveragedModel")
+"""Layouts that Spandrel does not read."""
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rrdb_files_of_all_layouts_are_ours(layout, tmp_path):
     state = rrdb_state(scale=4)
     torch.save(LAYOUTS[layout](state), tmp_path / "net.pth")
-    net = same_as_spandrel(tmp_path / "net.pth") if "compiled" not in layout else load_network(tmp_path / "net.pth")
+    net = same_as_spandrel(tmp_path / "net.pth") if layout not in ALONE else load_network(tmp_path / "net.pth")
     assert type(net).__module__ == "sr_iqa.archs.rrdbnet"
-    assert load_weights(tmp_path / "net.pth").keys() == state.keys()
     fresh = build_network({**RRDB, "scale": 4})
     load_into(fresh, tmp_path / "net.pth")
     assert all(torch.equal(value, state[name]) for name, value in fresh.state_dict().items())
@@ -159,18 +170,98 @@ def test_hggt_files_are_recognised_before_spandrel_is_asked(tmp_path):
         assert torch.equal(load_network(tmp_path / "net_g_300000.pth")(x), net(x))
 
 
-def test_trainner_redux_and_neosr_files(tmp_path):
+def test_names_are_read_as_they_are_first():
+    stranger = {"model.0.weight": 1, "model.1.weight": 2}
+    assert list(readings(stranger)) == [stranger]
+    assert list(readings({"module.a": 1, "b": 2})) == [{"module.a": 1, "b": 2}, {"a": 1}]
+    assert list(readings({"n_averaged": 0, "module.net.a": 1}))[-1] == {"a": 1}
+    assert list(readings({})) == [{}]
+    plus = {**renamed(rrdb_state(scale=4), FIRST), "model.1.sub.0.RDB1.conv1x1.weight": torch.ones(8, 8, 1, 1)}
+    assert list(readings(plus)) == [plus]  # ESRGAN+ has layers that our RRDBNet has not
+
+
+def test_esrgan_plus_keeps_its_own_layers(tmp_path):
+    net = randomised(SpandrelESRGAN(num_filters=8, num_blocks=1, scale=4, plus=True))
+    torch.save(net.state_dict(), tmp_path / "plus.pth")
+    x = torch.rand(1, 3, 16, 16)
+    assert network_section(tmp_path / "plus.pth")["plus"] is True
+    with torch.no_grad():
+        assert (load_network(tmp_path / "plus.pth")(x) - net(x)).abs().max() <= 1e-5
+
+
+def test_networks_with_names_of_others_load_their_own_files(tmp_path):
+    """Spandrel's x4 ESRGAN and a user's wrapper have names that would be taken for something else."""
+    esrgan = {"type": "spandrel.ESRGAN", "num_filters": 8, "num_blocks": 1, "scale": 4}
+    net = randomised(build_network(esrgan))
+    save_weights(tmp_path / "a.safetensors", net.state_dict(), {"network_g": json.dumps(esrgan)})
+    load_into(build_network(esrgan), tmp_path / "a.safetensors")
+    x = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(load_network(tmp_path / "a.safetensors")(x), net(x))
+    mine = nn.ModuleDict({"generator": build_network({**RRDB, "scale": 2})})
+    torch.save(mine.state_dict(), tmp_path / "mine.pth")
+    load_into(mine, tmp_path / "mine.pth")
+
+
+DEEP = {
+    "HAT": {"img_size": 64, "embed_dim": 24, "depths": [6] * 12, "num_heads": [2] * 12, "window_size": 16, "squeeze_factor": 8}
+    | {"compress_ratio": 3, "upscale": 2, "upsampler": "pixelshuffle", "mlp_ratio": 2},
+    "RCAN": {"scale": 2, "n_resgroups": 10, "n_resblocks": 20, "n_feats": 8, "reduction": 4},
+    "DAT": {"img_size": 64, "embed_dim": 24, "split_size": [8, 32], "depth": [6] * 6, "num_heads": [2] * 6, "expansion_factor": 2}
+    | {"upscale": 2, "upsampler": "pixelshuffle"},
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_networks_of_real_depth_are_not_taken_for_bombs(name, tmp_path):
+    section = {"type": f"spandrel.{name}", **DEEP[name]}
+    torch.save(build_network(section).state_dict(), tmp_path / "net.pth")
+    found = network_section(tmp_path / "net.pth")
+    assert {key: found[key] for key in DEEP[name]} == DEEP[name]
+    save_weights(tmp_path / "net.safetensors", load_network(tmp_path / "net.pth").state_dict(), {"network_g": json.dumps(found)})
+    assert len(load_network(tmp_path / "net.safetensors").state_dict()) > 300
+
+
+@pytest.mark.parametrize("name", ["UpCunet2x", "UpCunet3x", "UpCunet4x"])
+def test_real_cugan(name, tmp_path):
+    net = randomised(getattr(spandrel.architectures.RealCUGAN, name)())
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    assert network_section(tmp_path / "net.pth")["type"] == f"spandrel.{name}"
+    same_as_spandrel(tmp_path / "net.pth", size=(40, 44), limit=1e-4)
+
+
+def test_numbers_that_only_a_header_knows_are_taken_from_it(tmp_path):
+    """traiNNer-redux writes the arguments of its network into the header."""
+
+    def written(arguments, net):
+        save_file(net.state_dict(), tmp_path / "net.safetensors", metadata={"metadata": json.dumps(arguments)})
+        return tmp_path / "net.safetensors"
+
+    arguments = {**SWINIR_SMALL, "img_range": 255.0, "upscale": 2, "upsampler": "pixelshuffledirect", "use_checkpoint": True}
+    net = randomised(SpandrelSwinIR(**SWINIR_SMALL, img_range=255.0, upscale=2, upsampler="pixelshuffledirect"))
+    x = torch.rand(1, 3, 16, 16)
+    path = written(arguments, net)
+    with torch.no_grad():
+        assert (load_network(path)(x) - net(x)).abs().max() <= 1e-4
+    assert network_section(path)["img_range"] == 255.0
+    triple = randomised(SpandrelESRGAN(num_filters=8, num_blocks=1, scale=3))
+    assert network_section(written({"scale": 3, "num_filters": 8, "num_blocks": 1}, triple))["scale"] == 3
+    with pytest.raises(CheckpointError, match="learn_residual: False, which spandrel.Compact does not have"):
+        load_network(written({"learn_residual": False}, build_network({"type": "spandrel.Compact", "num_feat": 8, "num_conv": 2})))
+    with pytest.raises(CheckpointError, match="its header says num_filters: 16, which does not go with its weights"):
+        load_network(written({"num_filters": 16}, triple))
+    for odd in ("{", "[1]", "3"):
+        save_file(triple.state_dict(), tmp_path / "odd.safetensors", metadata={"metadata": odd})
+        assert load_network(tmp_path / "odd.safetensors")
+
+
+def test_files_with_parts_of_a_network_are_refused_with_words(tmp_path):
     state = rrdb_state(scale=4)
-    save_file(state, tmp_path / "4x_name_net_g_ema_1000.safetensors", metadata={"format": "pt", "arch": "esrgan"})
-    torch.save({"params": state}, tmp_path / "net_g_1000.pth")
-    for name in ("4x_name_net_g_ema_1000.safetensors", "net_g_1000.pth"):
-        assert type(same_as_spandrel(tmp_path / name)).__module__ == "sr_iqa.archs.rrdbnet"
-
-
-def test_canonical_names_leave_strangers_alone():
-    assert canonical({"model.0.weight": 1, "model.1.weight": 2}) == {"model.0.weight": 1, "model.1.weight": 2}
-    assert canonical({"module.a": 1, "b": 2}) == {"module.a": 1, "b": 2}
-    assert canonical({}) == {}
+    for name, change in (("conv_last.weight", None), ("conv_first.weight", torch.ones(3))):
+        spoilt = {key: value for key, value in state.items() if key != name} | ({name: change} if change is not None else {})
+        torch.save(spoilt, tmp_path / "net.pth")
+        with pytest.raises(CheckpointError, match="no known network"):
+            load_network(tmp_path / "net.pth")
 
 
 # ---------------------------------------------------------------- network_g

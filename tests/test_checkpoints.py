@@ -32,8 +32,8 @@ def test_tensors_that_share_memory_can_be_saved(tmp_path):
     assert torch.equal(loaded["b"], shared) and torch.equal(loaded["c"], shared.reshape(2, 3).T)
 
 
-def test_pth_prefers_ema_then_params_then_bare_and_strips_module(tmp_path):
-    one, two = {"module.w": torch.ones(2)}, {"module.w": torch.zeros(2)}
+def test_pth_prefers_ema_then_params_then_bare(tmp_path):
+    one, two = {"w": torch.ones(2)}, {"w": torch.zeros(2)}
     torch.save({"params": one, "params_ema": two}, tmp_path / "both.pth")
     torch.save({"params": one}, tmp_path / "params.pth")
     torch.save(one, tmp_path / "bare.pth")

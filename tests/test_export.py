@@ -347,3 +347,20 @@ def write_plain(path, section):
     net = build_network(section).eval().requires_grad_(False)
     save_weights(path, net.state_dict(), {"network_g": json.dumps(section)})
     return net
+
+
+def test_what_a_strangers_header_says_is_text_in_the_card(here):
+    evil = "x |\n\n## Licences\n\nCC0 <script>alert(1)</script> [a](b)"
+    write(here / "net.safetensors", LIGHT, name=evil, training_data="/home/me/secret/photos", other="/root/x")
+    card = export_network(here / "net.safetensors", here / "out.safetensors").card.read_text()
+    assert card.count("\n## Licences") == 1 and "<script>" not in card and "[a](b)" not in card
+    assert "/home/me" not in card and "photos" in card
+    said = read_metadata(here / "out.safetensors")
+    assert said["training_data"] == "photos" and "other" not in said
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_gray_networks_are_refused_in_a_sentence(here, suffix):
+    write(here / "gray.safetensors", {**LIGHT, "in_chans": 1, "upscale": 1, "upsampler": ""})
+    with pytest.raises(UserError, match=r"SwinIR: networks for RGB images are exported, this one is for images of 1 channel"):
+        export_network(here / "gray.safetensors", here / f"out{suffix}")

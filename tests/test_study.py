@@ -179,6 +179,7 @@ def test_the_study_file_in_the_docs_can_be_read(tmp_path):
     assert list(study.variants)[-2:] == list(study.lora_against_full)
 
 
+@pytest.mark.slow
 def test_runs_in_processes_of_their_own_give_the_same(study_file, tmp_path):
     here, _, _ = run(study_file)
     there, said, _ = run(changed(study_file, experiments_root=str(tmp_path / "others")), jobs=2)
@@ -213,6 +214,7 @@ def test_kill_9_in_the_middle_and_rerun(study_file):
         assert variant["metrics"]["nano"]["per_image"] == again["variants"][name]["metrics"]["nano"]["per_image"]
 
 
+@pytest.mark.slow
 def test_sigterm_stops_the_runs_in_processes_of_their_own_too(study_file, tmp_path):
     long = {name: {**overrides, "train.total_iter": 100_000} for name, overrides in STUDY["variants"].items()}
     changed(study_file, variants=long)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sr_iqa.adapters import inject
+from sr_iqa.adapters import inject, lora_layers
 from sr_iqa.archs import build_network
 from sr_iqa.archs.discriminators import held_spectral_norm
 from sr_iqa.archs.layers import ExactConv2d, keep_last_convolution_exact
@@ -24,7 +24,7 @@ from sr_iqa.training.checkpoint import averaged, load_trained
 from sr_iqa.training.folder import final_weights, run_folder
 from sr_iqa.training.logs import SPEED
 from sr_iqa.training.meter import Meter, NonFiniteError
-from sr_iqa.training.rehearsal import check_adapter_gradients, own_weights_learn
+from sr_iqa.training.rehearsal import check_adapter_acts, check_adapter_gradients, own_weights_learn
 from sr_iqa.training.steps import adversarial_term, choose_gt, train_step
 from tests.tiny_runs import GAN, RRDB, SWINIR, UNET, differences, lines, losses, network, run, state, tiny, validation
 
@@ -365,6 +365,38 @@ def test_gradient_check_of_adapters(caplog):
         checked(Three(by_hand=True), ("called", "read"))
     with pytest.raises(UserError, match="no adapter gets a gradient"):
         checked(Three(by_hand=False), ("idle",))
+
+
+class Folded(torch.nn.Module):
+    """Calls its layer in training, and computes with its weights in evaluation."""
+
+    def __init__(self, folds):
+        super().__init__()
+        self.layer, self.folds = torch.nn.Conv2d(3, 3, 1), folds
+
+    def forward(self, x):
+        if self.training or not self.folds:
+            return self.layer(x)
+        return torch.nn.functional.conv2d(x, self.layer.weight, self.layer.bias)
+
+
+def test_networks_that_fold_their_weights_in_evaluation_are_found():
+    net = inject(Folded(folds=False), LoraOptions(rank=2), "my.Folded")
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    check_adapter_acts(net.eval(), 8)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert next(layer for _, layer in lora_layers(net)).scaling == {"default": 1.0}
+    with pytest.raises(UserError, match="in evaluation Folded computes with the weights of its layers"):
+        check_adapter_acts(inject(Folded(folds=True), LoraOptions(rank=2), "my.Folded").eval(), 8)
+
+
+def test_an_adapter_goes_on_at_its_own_strength_only(root, base):
+    lora = {"path": {"pretrain_network_g": str(base)}, "lora": {"rank": 2, "alpha": 3.0}}
+    folder = run(root, "strength", lora)
+    on = {"path": {"pretrain_network_g": str(base), "pretrain_adapter": str(folder / "models" / "adapter_6")}}
+    with pytest.raises(UserError, match=r"alpha 3 at rank 2, the lora block asks for alpha 2 at rank 2"):
+        built(root, "other", on, {"lora": {"rank": 2}})
+    built(root, "same", on, {"lora": {"rank": 2, "alpha": 3.0}})
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -1,6 +1,6 @@
 """LoRA adapters: on networks (lora.py) and on disk (files.py)."""
 
-from .files import adapter_state, convert_adapter, describe_adapter, load_adapter, load_adapters, save_adapter, with_scales
+from .files import adapter_state, convert_adapter, describe_adapter, load_adapter, load_adapters, made_for, save_adapter, with_scales
 from .lora import (
     REFUSED,
     AdapterError,
@@ -32,6 +32,7 @@ __all__ = [
     "load_adapter",
     "load_adapters",
     "lora_layers",
+    "made_for",
     "merge",
     "report",
     "save_adapter",

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..atomic import atomic_folder
 from ..checkpoints import check_finite, no_larger_than, read_metadata, save_weights
 from ..config.models import Fraction
+from ..errors import UsageError
 from .lora import (
     ADAPTER,
     AdapterError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 STOCK_PREFIX = "base_model.model."  # what PeftModel puts before every name; without it stock PEFT loads nothing and says so in a warning
+LARGEST_ALPHA = 1e6
 CONFIG_KEY = "adapter_config"
 """Where a single file keeps what a folder has in CONFIG_FILE."""
 
@@ -68,6 +70,8 @@ def convert_adapter(source: Path | str, target: Path | str) -> None:
     said, metadata, state = _read(Path(source))
     if Path(target).exists():
         raise AdapterError(f"{target} is there already; give another name.")
+    if Path(target).suffix.lower() in (".pth", ".pt", ".bin", ".ckpt"):
+        raise AdapterError(f"{target}: give a name ending in .safetensors, or of a folder.")
     _write(Path(target), said.peft(), metadata, state)
 
 
@@ -102,16 +106,21 @@ def load_adapters(net: nn.Module, adapters: Sequence[tuple[Path | str, float]], 
     return net
 
 
-def with_scales(adapters: Sequence[Path], scales: Sequence[float]) -> list[tuple[Path, float]]:
+def with_scales(adapters: Sequence[Path], scales: Sequence[float], option: str = "scales") -> list[tuple[Path, float]]:
     """Each adapter with its scale; all 1 where none are given, and one for all where one is. Warns of scales outside [0, 1].
 
     Raises:
-        AdapterError: as many scales as there are neither one nor adapters.
+        UsageError: as many scales as there are neither one nor adapters, or no adapter; `option` is what to call them.
     """
+    if scales and not adapters:
+        raise UsageError(f"{option} is for adapters, and there is none: give --adapter too")
     given = list(scales) or [1.0]
     given = given * len(adapters) if len(given) == 1 else given
     if len(given) != len(adapters):
-        raise AdapterError(f"{len(adapters)} adapters, but {len(given)} scales: give one scale, or one for each adapter in their order")
+        raise UsageError(
+            f"{option}: {len(adapters)} adapter{'s' * (len(adapters) != 1)}, but {len(given)} numbers; give one, or one for each adapter in "
+            "their order"
+        )
     for scale in given:
         check_scale(scale)
     return list(zip(adapters, given, strict=True))
@@ -134,13 +143,14 @@ def describe_adapter(path: Path | str) -> dict[str, str]:
 
 def _load(net: nn.Module, path: Path, name: str, base: str | None) -> None:
     said, metadata, state = _read(path)
-    made_for = metadata.get("base_hash")
-    if base is not None and made_for and made_for != base:
+    wanted = metadata.get("base_hash")
+    if base is not None and wanted and wanted != base:
         raise AdapterError(
-            f"{path}: this adapter was trained on other base weights than those loaded (hash {made_for}, not {base}). Give the weights "
+            f"{path}: this adapter was trained on other base weights than those loaded (hash {wanted}, not {base}). Give the weights "
             "that it was trained on, or --force to put it on these all the same."
         )
-    if not any(name in layer.lora_A for _, layer in lora_layers(net)):
+    fresh = not any(name in layer.lora_A for _, layer in lora_layers(net))
+    if fresh:
         try:
             with no_larger_than(state, path):
                 add(net, said.peft(), name)
@@ -150,8 +160,20 @@ def _load(net: nn.Module, path: Path, name: str, base: str | None) -> None:
     wrong = sorted(own.keys() ^ state.keys()) or [one for one in own if own[one].shape != state[one].shape]
     if wrong:
         raise AdapterError(f"{path}: this adapter is for another network or rank: {len(wrong)} tensors differ, the first is {wrong[0]}.")
+    if not fresh:
+        _check_strength(net, said, path)
     for full, parameter in own.items():
         parameter.data.copy_(state[full])
+
+
+def _check_strength(net: nn.Module, said: _Said, path: Path) -> None:
+    """The network's adapter must scale as the saved one did; the factor is in no tensor."""
+    ours = adapter_config(net)
+    if said.use_rslora or not math.isclose(said.lora_alpha / said.r, ours.lora_alpha / ours.r):
+        raise AdapterError(
+            f"{path}: this adapter was trained with alpha {said.lora_alpha:g} at rank {said.r}{' (rslora)' if said.use_rslora else ''}, "
+            f"the lora block asks for alpha {ours.lora_alpha:g} at rank {ours.r}, which is another strength. Set lora.alpha and lora.rank to its."
+        )
 
 
 def _stock_name(name: str, adapter: str) -> str:
@@ -165,11 +187,13 @@ class _Said(BaseModel):
 
     peft_type: Literal["LORA"]
     r: PositiveInt
-    lora_alpha: PositiveFloat | PositiveInt
+    lora_alpha: Annotated[PositiveFloat | PositiveInt, Field(le=LARGEST_ALPHA)]
     lora_dropout: Fraction
     target_modules: list[str] = Field(min_length=1)
     exclude_modules: list[str] | None = None
     use_rslora: bool = False
+    init_lora_weights: bool = True
+    """Others than true and false change the base, which is not the one that is loaded."""
     bias: Literal["none"] = "none"
     use_dora: Literal[False] = False
     fan_in_fan_out: Literal[False] = False
@@ -225,4 +249,6 @@ def _read(path: Path) -> tuple[_Said, dict[str, str], dict[str, Tensor]]:
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"{path}: a damaged adapter: {error}") from error
     check_finite(state, weights)
+    if any(not value.is_floating_point() or (".lora_A." in name and len(value) != said.r) for name, value in state.items()):
+        raise AdapterError(f"{path}: a damaged adapter: its tensors are not of rank {said.r}, or hold no fractions")
     return said, metadata, state

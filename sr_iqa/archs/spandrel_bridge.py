@@ -58,8 +58,8 @@ def spandrel_archs() -> dict[str, Constructor]:
     return found
 
 
-def recognise(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The section `{type: spandrel.<class>, <arguments>}` of the network that a state dict is of, and the state dict under its names.
+def recognise(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], nn.Module]:
+    """The network that a state dict is of, with its weights: its section `{type: spandrel.<class>, <arguments>}`, and itself.
 
     Raises:
         UserError: no architecture of Spandrel's, or one that does not map RGB images to RGB images.
@@ -77,7 +77,7 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Te
         raise UserError(f"this {name} is not a network from RGB images to RGB images")
     net = described.model
     kind = next(name for name, constructor in spandrel_archs().items() if constructor.cls is type(net))
-    return {"type": kind, **_plain_arguments(net)}, net.state_dict()
+    return {"type": kind, **_plain_arguments(net)}, _padded(net, described)
 
 
 def _plain_arguments(net: Any) -> dict[str, Any]:
@@ -88,6 +88,8 @@ def _plain_arguments(net: Any) -> dict[str, Any]:
     defaults = {name: p.default for name, p in inspect.signature(type(net)).parameters.items()}
     found = {}
     for name, value in net.hyperparameters.items():
+        if name not in defaults:  # a constant of the class
+            continue
         try:
             found[name] = json.loads(json.dumps(value))
         except (TypeError, ValueError) as error:
@@ -143,6 +145,6 @@ def is_of_spandrel(net: nn.Module) -> bool:
     return isinstance(net, _Padded)
 
 
-def size_multiple(net: nn.Module) -> int:
-    """Pixels to a multiple of which one of these networks pads its input; 1 for others."""
-    return net._multiple if isinstance(net, _Padded) else 1
+def size_requirements(net: nn.Module) -> tuple[int, int]:
+    """(multiple, minimum) to which one of these networks pads the sides of its input, in pixels; (1, 0) for others."""
+    return (net._multiple, net._minimum) if isinstance(net, _Padded) else (1, 0)

@@ -48,6 +48,7 @@ class SwinIR(nn.Module):
         img_range: largest value that the body sees (255 in the official JPEG networks).
         upsampler: pixelshuffle (classical), pixelshuffledirect (light), nearest+conv (real-world, x2 x4 x8), '' (restoration, x1).
         resi_connection: convolutions that close each group.
+        rgb_mean: what is subtracted from the channels of colour images; DIV2K's mean in all but neosr's SwinIRs (0.5).
     """
 
     mean: Tensor
@@ -74,6 +75,7 @@ class SwinIR(nn.Module):
         img_range: float = 1.0,
         upsampler: Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", ""] | None = "",
         resi_connection: Literal["1conv", "3conv"] = "1conv",
+        rgb_mean: Sequence[float] = RGB_MEAN,
     ) -> None:
         super().__init__()
         size = (img_size, img_size) if isinstance(img_size, int) else (img_size[0], img_size[1])
@@ -83,7 +85,7 @@ class SwinIR(nn.Module):
         self.window_size = min(window_size, *size)
         self.shift_size = self.window_size // 2 if shifted else 0
         self.img_range, self.upscale, self.upsampler = img_range, upscale, upsampler or ""
-        self.register_buffer("mean", torch.tensor(RGB_MEAN if in_chans == 3 else 0.0).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(tuple(rgb_mean) if in_chans == 3 else 0.0).view(1, -1, 1, 1), persistent=False)
 
         self.conv_first = nn.Conv2d(in_chans, embed_dim, 3, 1, 1)
         self.patch_embed = PatchNorm(embed_dim if patch_norm else None)

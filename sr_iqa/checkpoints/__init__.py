@@ -7,9 +7,11 @@ from .files import (
     load_weights,
     read_metadata,
     save_weights,
+    weight_keys,
     weights_hash,
 )
-from .networks import load_into, load_network, network_section, no_larger_than, with_network
+from .limits import no_larger_than
+from .networks import load_into, load_network, network_section, with_network
 
 __all__ = [
     "CheckpointError",
@@ -22,6 +24,7 @@ __all__ = [
     "no_larger_than",
     "read_metadata",
     "save_weights",
+    "weight_keys",
     "weights_hash",
     "with_network",
 ]

@@ -13,13 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..archs.canonical import canonical
 from ..atomic import atomic_write
 from ..errors import DAMAGED_FILE, UserError
 
 PARAM_KEYS = ("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "net", "model", "generator")
 """Entries under which trainers keep a network, the averaged one first."""
 SHOWN = 5
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class CheckpointError(UserError):
@@ -32,8 +32,6 @@ def load_weights(path: Path | str, key: str | None = None) -> dict[str, Tensor]:
     Args:
         path: .safetensors, or a .pth/.pt as BasicSR writes them: {"params": ..., "params_ema": ...} or a bare state dict.
         key: which entry of a .pth to take; by default the first of PARAM_KEYS that is there, else the file itself.
-
-    Names are those of our networks where it is one of theirs in an older or wrapped form (archs/canonical.py).
 
     Raises:
         CheckpointError: no such file, damaged, holds other objects than tensors or numbers that are not finite, or has no such key.
@@ -51,9 +49,14 @@ def load_weights(path: Path | str, key: str | None = None) -> dict[str, Tensor]:
         weights = _read_safetensors(path)
     else:
         weights = _choose(_read_pickle(path), key, path)
-    weights = canonical(weights)
     check_finite(weights, path)
     return weights
+
+
+def weight_keys(path: Path | str) -> list[str]:
+    """The entries of a .pth that hold weights, in the order in which `load_weights` looks for them; none for other files."""
+    content = None if Path(path).suffix == ".safetensors" else _read_pickle(Path(path))
+    return [key for key in PARAM_KEYS if isinstance(content, dict) and isinstance(content.get(key), dict)]
 
 
 def save_weights(path: Path | str, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -142,6 +145,8 @@ def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
     """Refuses what is not finite, the infinities of a mask excepted: a network would turn every image into NaN, without a word."""
 
     def finite(value: Tensor) -> bool:
+        if value.element_size() < 1 or value.dtype not in FLOATS:
+            return False  # some of torch's types have no arithmetic
         value = value if value.element_size() > 2 else value.float()
         return bool(value.sum().isfinite() or value.isfinite().all())  # the sum alone is quick, but may overflow
 

@@ -194,9 +194,9 @@ NEOSR: dict[str, Network] = {
     "realplksr_s": _real_plksr(**_PLKSR_TINY),
     "realplksr_l": _real_plksr(dim=96),
     "span": Network("spandrel.SPAN", arguments={**_SPAN, "img_range": 1.0, "rgb_mean": [0.5, 0.5, 0.5]}),
-    "swinir_small": Network("SwinIR", arguments=_SMALL),
-    "swinir_medium": Network("SwinIR", arguments={"img_size": 48, **_MEDIUM}),
-    "swinir_large": Network("SwinIR", arguments=_LARGE),
+    "swinir_small": Network("SwinIR", arguments={**_SMALL, "rgb_mean": [0.5] * 3}),
+    "swinir_medium": Network("SwinIR", arguments={"img_size": 48, **_MEDIUM, "rgb_mean": [0.5] * 3}),
+    "swinir_large": Network("SwinIR", arguments={**_LARGE, "rgb_mean": [0.5] * 3}),
 }
 
 DISCRIMINATORS = {

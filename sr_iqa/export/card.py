@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..checkpoints import file_hash
+from ..errors import printable
 from .source import Source
 from .verify import FLOAT_BOUND, Check
 from .weights import UNKNOWN_TO_SPANDREL
@@ -144,8 +146,14 @@ def _limits(source: Source, written: Written) -> list[str]:
 
 
 def _table(rows: Mapping[str, Any]) -> str:
-    lines = [f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in rows.items()]
+    lines = [f"| {key} | {_plain(value)} |" for key, value in rows.items()]
     return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _plain(value: Any) -> str:
+    """Text of a stranger's file, as text: on one line, and no Markdown or HTML."""
+    words = " ".join(printable(str(value)).split())
+    return re.sub(r"([\\|`*_\[\]<>#])", r"\\\1", words)
 
 
 def _bullets(lines: list[str]) -> str:

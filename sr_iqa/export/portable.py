@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..archs import RRDBNet, RRDBPSNet, SwinIR
-from ..archs.spandrel_bridge import is_of_spandrel
+from ..archs.spandrel_bridge import size_requirements
 from ..archs.swin_block import SwinBlock, WindowAttention
 from ..archs.swinir import ResidualGroup
 
@@ -162,11 +162,4 @@ def _folded(net: nn.Module) -> nn.Module:
 
 def _size_requirements(net: nn.Module) -> tuple[int, int]:
     """(multiple, minimum) of the input's sides in pixels."""
-    if isinstance(net, RRDBNet):
-        return net.unshuffle, 0
-    if not is_of_spandrel(net):
-        return 1, 0
-    from spandrel import ModelLoader
-
-    sizes = ModelLoader(torch.device("cpu")).load_from_state_dict(dict(net.state_dict())).size_requirements
-    return sizes.multiple_of, sizes.minimum
+    return (net.unshuffle, 0) if isinstance(net, RRDBNet) else size_requirements(net)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from torch import nn
 
 from .. import __version__
 from ..adapters import adapter_state, merge, set_scale
-from ..archs import SwinIR
+from ..archs import RRDBNet, RRDBPSNet, SwinIR
 from ..checkpoints import file_hash, load_network, network_section, read_metadata, weights_hash
 from ..config import load_options
 from ..config.models import Options
@@ -24,6 +26,12 @@ from ..training.folder import RunFolder, final_weights
 from .verify import ExportError, reason
 
 PROBE_PX = 32
+OURS = (SwinIR, RRDBNet, RRDBPSNet)
+PASSED_ON = (
+    *("name", "step", "training_data", "sampling", "sampling_metric", "reward_metric", "options_hash"),
+    *("merged_adapter", "adapter_scale", "adapter_hash"),
+)
+"""Strings of a file's header that go on into what is made of it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ def read_source(model: Path, adapter: Path | None = None, scale: float = 1.0) ->
             raise UsageError(f"{model} is a run's folder and brings its own weights; give --adapter with a weight file")
         return _of_run(model, scale)
     net, section = load_network(model), network_section(model)
-    known = read_metadata(model) if model.suffix == ".safetensors" else {}
+    known = _passed_on(read_metadata(model)) if model.suffix == ".safetensors" else {}
     known |= {"name": known.get("name", model.stem), "parent": model.name, "parent_hash": file_hash(model)}
     if adapter is not None:
         adapted = load_for_inference(model, adapter, scale)
@@ -97,8 +105,17 @@ def _of_adapter(adapted: nn.Module, path: Path, scale: float) -> dict[str, str]:
     return {"merged_adapter": path.name, "adapter_scale": str(scale), "adapter_hash": weights_hash(adapter_state(adapted))}
 
 
+def _passed_on(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What is known of a file's origin, without paths of the machine where it was made."""
+    kept = {key: metadata[key] for key in PASSED_ON if key in metadata}
+    return {key: re.split(r"[/\\]", value)[-1] if key == "training_data" else value for key, value in kept.items()}
+
+
 def _source(net: nn.Module, section: dict[str, Any], known: dict[str, str]) -> Source:
     net = net.cpu().eval().requires_grad_(False)
+    ends = (net.conv_first.in_channels if isinstance(net, SwinIR) else net.conv_last.out_channels) if isinstance(net, OURS) else 3
+    if ends != 3:
+        raise ExportError(f"{type(net).__name__}: networks for RGB images are exported, this one is for images of {ends} channel(s)")
     magnification = net.upscale if isinstance(net, SwinIR) else _magnification(net)
     own = {"scale": str(magnification), "network_g": json.dumps(section), "sr_iqa": __version__}
     return Source(net, magnification, {**known, **own})

@@ -11,20 +11,18 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..errors import UserError
-from .kinds import LEVELS, take_picture
+from .kinds import enlarged_alpha, take_picture
+from .memory import MemoryShortage, shortage_named
 from .pictures import Picture
 from .precision import computing
-from .tiles import Span, Tile, is_whole, multiple_of, run_tiles, spans, times
+from .tiles import Tile, is_whole, row_of_tiles, run_tiles, times
 from .upscaler import Upscaler
 
 AUTO_CPU, AUTO_GPU = 256, 1024
 """Sides of tiles to begin with: larger ones are no faster."""
 SMALLEST_AUTO = 64
-ALPHA_MARGIN = 2
-"""Rows that a bicubic sees beside its own."""
+ADVICE = "use a smaller --tile, --overlap or --batch"
 
 
 def upscale_bands(
@@ -33,61 +31,71 @@ def upscale_bands(
     """Upscales pictures of one size together; yields bands of rows from top to bottom, each a list with a picture's rows for every picture.
 
     Args:
-        upscaler: its tile is the band's height in pixels of the input, all of it with tile 0.
-        shrinking: allows the upscaler's tile to be halved where the GPU's memory does not suffice, and is told so.
+        upscaler: its tile is the band's height in pixels of the input, all of it with tile 0; its batch bounds what goes together.
+        shrinking: allows the upscaler's batch, then its tile, to be halved where the memory does not suffice, and is told so.
 
     Raises:
-        UserError: too large for the memory, or an output of NaN.
+        MemoryShortage: too large for the memory. UserError: an output of NaN.
     """
     height, width = pictures[0].size
     top = 0
     while top < height:
-        tile = max(height, width) if is_whole(height, width, upscaler.tile) else upscaler.tile
         try:
-            bottom, bands = _band(upscaler, pictures, top, tile)
-        except torch.cuda.OutOfMemoryError as error:
-            smaller = max(SMALLEST_AUTO, tile // 2)
-            if shrinking is None or smaller >= tile:
-                raise UserError(f"{width}x{height} pixels are too much for the GPU's memory; use a (smaller) --tile.") from error
-            upscaler.tile = smaller
-            shrinking(f"the GPU's memory does not suffice for tiles of {tile} pixels; going on with {smaller}")
+            with shortage_named(f"{width}x{height} pixels are", ADVICE):
+                bands = _band(upscaler, pictures, top)
+        except MemoryShortage:
+            if shrinking is None or not (told := _shrink(upscaler, pictures)):
+                raise
+            shrinking(told)
             continue  # after the error is gone, and with it the tensors that it holds
         yield bands
-        top = bottom
+        top += bands[0].size[0] // upscaler.magnification
+
+
+def _shrink(upscaler: Upscaler, pictures: Sequence[Picture]) -> str:
+    """Halves what the network gets at once, and says so; empty where that is small enough already."""
+    height, width = pictures[0].size
+    whole = is_whole(height, width, upscaler.tile)
+    across = 1 if whole else -(-width // upscaler.tile)
+    used = min(upscaler.batch, across * len(pictures))
+    if used > 1:
+        upscaler.batch = used // 2
+        return f"the memory does not suffice for batches of {used}; going on with {upscaler.batch}"
+    tile = max(height, width) if whole else upscaler.tile
+    smaller = max(SMALLEST_AUTO, tile // 2)
+    if smaller >= tile:
+        return ""
+    upscaler.tile = smaller
+    return f"the memory does not suffice for tiles of {tile} pixels; going on with {smaller}"
 
 
 @torch.no_grad()
-def _band(upscaler: Upscaler, pictures: Sequence[Picture], top: int, tile: int) -> tuple[int, list[Picture]]:
-    """The output for the rows from `top` on, as many as a tile has, and the row where they end."""
-    height, width = pictures[0].size
-    multiple, scale = multiple_of(upscaler.net), upscaler.magnification
-    overlap = 0 if is_whole(height, width, tile) else upscaler.overlap
-    rows = _from(top, height, tile, overlap, multiple)
-    tiles = [Tile(rows, columns) for columns in spans(width, tile, overlap, multiple)]
+def _band(upscaler: Upscaler, pictures: Sequence[Picture], top: int) -> list[Picture]:
+    """The output for the rows from `top` on, as many as a tile has."""
+    width, scale = pictures[0].size[1], upscaler.magnification
+    tiles = row_of_tiles(upscaler.net, pictures[0].size, top, upscaler.tile, upscaler.overlap)
+    rows = tiles[0].rows.own
+    outs = [np.empty((scale * (rows.stop - top), scale * width, p.pixels.shape[2]), p.pixels.dtype) for p in pictures]
+    with upscaler.lock, computing(upscaler.precision, upscaler.device):
+        for first in range(0, len(pictures), upscaler.batch):
+            group = slice(first, first + upscaler.batch)
+            _fill(upscaler, pictures[group], tiles, outs[group])
+    alphas = [None if p.alpha is None else enlarged_alpha(p.alpha, scale, rows) for p in pictures]
+    return [replace(p, pixels=out, alpha=alpha) for p, out, alpha in zip(pictures, outs, alphas, strict=True)]
+
+
+def _fill(upscaler: Upscaler, pictures: Sequence[Picture], tiles: Sequence[Tile], outs: Sequence[np.ndarray]) -> None:
+    """Puts what becomes of a row of tiles into `outs`, one array for each picture."""
+    scale = upscaler.magnification
     likes = [take_picture(Picture(picture.pixels[:1, :1])) for picture in pictures]  # what turns a network's output into their kind
-    outs = [np.empty((scale * (rows.own.stop - top), scale * width, p.pixels.shape[2]), p.pixels.dtype) for p in pictures]
 
     def read(place: Tile) -> Tensor:
         seen = [Picture(_reflected(picture.pixels, place.rows.seen, place.columns.seen)) for picture in pictures]
         return upscaler.network_input(torch.stack([take_picture(part).lq for part in seen]).to(upscaler.device))
 
-    with upscaler.lock, computing(upscaler.precision, upscaler.device):
-        for place, sr in run_tiles(upscaler.net, read, tiles, upscaler.batch // len(pictures)):
-            for out, like, one in zip(outs, likes, sr, strict=True):
-                out[:, times(place.columns.own, scale)] = like.back(one.expand(3, -1, -1)).pixels
-    bands = []
-    for picture, out in zip(pictures, outs, strict=True):
-        alpha = None if picture.alpha is None else _alpha(picture.alpha, rows.own, scale)
-        bands.append(replace(picture, pixels=out, alpha=alpha))
-    return rows.own.stop, bands
-
-
-def _from(top: int, height: int, tile: int, overlap: int, multiple: int) -> Span:
-    """The tile's rows that start at `top`, which may not be where a tile of this size would by itself."""
-    whole = spans(height, tile, overlap, multiple)[0]
-    side, length = max(tile // multiple, 1) * multiple, whole.seen.stop
-    first = min(max(top - overlap - -overlap % multiple, 0), height + -height % multiple - length)
-    return Span(slice(top, min(top + side, height)), slice(first, first + length))
+    for place, sr in run_tiles(upscaler.net, read, tiles, upscaler.batch // len(pictures)):
+        for out, like, one in zip(outs, likes, sr, strict=True):
+            out[:, times(place.columns.own, scale)] = like.back(one.expand(3, -1, -1)).pixels
 
 
 def _reflected(levels: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
@@ -102,13 +110,3 @@ def _mirror(part: slice, size: int) -> np.ndarray:
     period = max(2 * (size - 1), 1)
     steps = np.arange(part.start, part.stop) % period
     return np.minimum(steps, period - steps)
-
-
-def _alpha(alpha: np.ndarray, rows: slice, scale: int) -> np.ndarray:
-    """Rows of alpha (h, w), enlarged bicubically: what is opaque stays so, to the level, which a network does not promise."""
-    first, last = max(rows.start - ALPHA_MARGIN, 0), min(rows.stop + ALPHA_MARGIN, len(alpha))
-    white = LEVELS[alpha.dtype]
-    plane = torch.from_numpy(alpha[first:last].astype(np.float32))[None, None]
-    large = F.interpolate(plane, scale_factor=scale, mode="bicubic", align_corners=False)[0, 0]
-    own = large[scale * (rows.start - first) : scale * (rows.stop - first)]
-    return own.round().clamp(0, white).numpy().astype(alpha.dtype)

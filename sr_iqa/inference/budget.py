@@ -100,10 +100,11 @@ def parse_scales(text: str) -> tuple[float, ...]:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--scale {text}: give a number from 0 to 1, several with commas between them (0,0.5,1), or auto") from None
-    for scale in scales:
+    names = [f"{scale:g}" for scale in scales]  # which the results have behind theirs
+    for scale, name in zip(scales, names, strict=True):
         check_scale(scale)
-        if scales.count(scale) > 1:
-            raise UsageError(f"--scale {text}: {scale:g} is there twice")
+        if names.count(name) > 1:
+            raise UsageError(f"--scale {text}: {name} is there twice")
     return scales
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,8 +17,12 @@ from ..atomic import atomic_folder, atomic_write
 from ..errors import DAMAGED_FILE, UserError, printable
 from ..images import ImageError
 from .kinds import LEVELS
-from .pictures import MAX_PIXELS, Picture, read_picture, write_picture
+from .pictures import MAX_PIXELS, Picture, any_size, read_picture, write_picture
 
+PAGE = "compare.html"
+"""What `infer --compare` writes."""
+GENERATOR = b'<meta name="generator" content="sr_iqa: comparison">'
+"""What our pages have in their heads."""
 TEMPLATES = Path(__file__).parent / "templates"
 INPUT = "input, bicubic"
 BROWSERS_SHOW = (".png", ".jpg", ".jpeg", ".webp")
@@ -40,15 +45,16 @@ class Compared:
 def write_comparison(page: Path | str, images: Iterable[Compared], title: str = "Input and output") -> Path:
     """Writes `page` (.html) and, in a folder of the same name with `_files`, the inputs enlarged bicubically to the size of their outputs.
 
-    An earlier page of that name is replaced. Images are read one after the other; `images` may be a generator.
+    An earlier page of that name is replaced, and nothing else. Images are read one after the other; `images` may be a generator.
 
     Raises:
-        UserError: nothing to compare, or a name that does not end in .html. ImageError: a file that cannot be read.
+        UserError: nothing to compare, a name that does not end in .html, or as `check_page`. ImageError: a file that cannot be read.
     """
     page = Path(page)
     if page.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{page}: a comparison is a page; give it a name that ends in .html")
-    pictures = page.with_name(f"{page.stem}_files")
+    check_page(page)
+    pictures = pictures_folder(page)
     with atomic_folder(pictures) as temporary:
         found = [_Writer(page, temporary, pictures.name, number).describe(image) for number, image in enumerate(images)]
         if not found:
@@ -56,6 +62,25 @@ def write_comparison(page: Path | str, images: Iterable[Compared], title: str = 
     with atomic_write(page) as temporary:
         temporary.write_bytes(_render(found, title))
     return page
+
+
+def pictures_folder(page: Path) -> Path:
+    """The folder beside a page that holds its pictures."""
+    return page.with_name(f"{page.stem}_files")
+
+
+def is_page_picture(path: Path) -> bool:
+    """Whether a file is called as the pictures that pages have in their folders."""
+    return re.fullmatch(r"\d{4,}_(input|\d+)\.png", path.name) is not None
+
+
+def check_page(page: Path) -> None:
+    """UserError where a page, or the folder of its pictures, would replace what is not an earlier page's."""
+    if os.path.lexists(page) and not (page.is_file() and GENERATOR in page.read_bytes()[:1000]):
+        raise UserError(f"{page}: is there already, and no page of this kind, so it is left alone; give another place")
+    folder = pictures_folder(page)
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or not all(map(is_page_picture, folder.iterdir()))):
+        raise UserError(f"{folder}: holds something else than the pictures of {page.name}, so it is left alone; give another place")
 
 
 @dataclass(frozen=True)
@@ -121,9 +146,8 @@ def _shape(image: Path | Picture) -> tuple[int, int]:
 
     if isinstance(image, Picture):
         return image.size
-    Image.MAX_IMAGE_PIXELS = None  # the header only
     try:
-        with Image.open(image) as opened:
+        with any_size(), Image.open(image) as opened:  # the header only
             height, width = opened.height, opened.width
     except (SyntaxError, *DAMAGED_FILE) as error:
         raise ImageError(f"{image}: unreadable, truncated or not an image") from error
@@ -165,6 +189,7 @@ def _render(images: list[dict[str, Any]], title: str) -> bytes:
     script = json.dumps(data).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     html = environment.get_template("compare.html.j2").render(
         title=printable(title),
+        generator=Markup(GENERATOR.decode()),  # noqa: S704 (our own)
         css=parts["compare.css"],
         script=parts["compare.js"],
         images=images,

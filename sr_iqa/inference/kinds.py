@@ -12,13 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import UserError
+from ..iqa.grid import LUMA
 from .pictures import Picture
 
 LEVELS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float16): 1, np.dtype(np.float32): 1, np.dtype(np.float64): 1}
 """Array types and their value for white."""
-LUMA = (0.299, 0.587, 0.114)
 PILLOW_MODES = {"1": "L", "L": "L", "I;16": "I;16", "LA": "LA", "PA": "RGBA", "RGB": "RGB", "RGBA": "RGBA"}
 """Mode of an image -> mode of its output; P becomes RGB, or RGBA where a colour is transparent."""
+ALPHA_MARGIN = 2
+"""Rows that a bicubic sees beside its own."""
 KEPT_INFO = ("icc_profile", "exif", "dpi", "xmp")
 
 
@@ -55,7 +57,7 @@ def take(image: Any) -> Taken:
 def take_picture(picture: Picture) -> Taken:
     def back(sr: Tensor) -> Picture:
         pixels = _pixels(sr, picture.pixels.shape[2], picture.pixels.dtype)
-        alpha = None if picture.alpha is None else _enlarged(picture.alpha, pixels.shape[0], pixels.shape[1])
+        alpha = None if picture.alpha is None else enlarged_alpha(picture.alpha, pixels.shape[0] // picture.size[0])
         return replace(picture, pixels=pixels, alpha=alpha)
 
     return Taken(_lq(picture.pixels), back)
@@ -76,7 +78,8 @@ def take_array(array: np.ndarray) -> Taken:
     def back(sr: Tensor) -> np.ndarray:
         out = _pixels(sr, colours, array.dtype)
         if colours < channels:
-            out = np.concatenate([out, _enlarged(planes[..., colours], *out.shape[:2])[..., None]], 2)
+            alpha = enlarged_alpha(planes[..., colours], out.shape[0] // array.shape[0])
+            out = np.concatenate([out, alpha[..., None]], 2)
         return out[..., 0] if array.ndim == 2 else out
 
     return Taken(_lq(planes[..., :colours]), back)
@@ -137,8 +140,12 @@ def _pixels(sr: Tensor, channels: int, dtype: np.dtype) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(levels, 0, -1))
 
 
-def _enlarged(alpha: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A plane (h, w) of alpha at another size, bicubic: a network would draw texture into it."""
-    plane = torch.from_numpy(np.asarray(alpha, np.float32) / LEVELS[alpha.dtype])[None, None]
-    large = F.interpolate(plane, (height, width), mode="bicubic", align_corners=False).clamp(0, 1)[0]
-    return _pixels(large.expand(3, -1, -1), 3, alpha.dtype)[..., 0]
+def enlarged_alpha(alpha: np.ndarray, scale: int, rows: slice | None = None) -> np.ndarray:
+    """Alpha (h, w), or some rows of it, `scale` times larger, bicubically: a network would draw texture into it. Opaque stays opaque."""
+    rows = slice(0, len(alpha)) if rows is None else rows
+    first, last = max(rows.start - ALPHA_MARGIN, 0), min(rows.stop + ALPHA_MARGIN, len(alpha))
+    white = LEVELS[alpha.dtype]
+    plane = torch.from_numpy(np.asarray(alpha[first:last], np.float32).copy())[None, None]
+    large = F.interpolate(plane, scale_factor=scale, mode="bicubic", align_corners=False)[0, 0]
+    own = large[scale * (rows.start - first) : scale * (rows.stop - first)].clamp(0, white)
+    return (own if white == 1 else own.round()).numpy().astype(alpha.dtype)

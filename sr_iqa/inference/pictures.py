@@ -8,17 +8,19 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..atomic import atomic_write
 from ..errors import DAMAGED_FILE
 from ..images import ImageError
+from .decode import BROKEN, decode, what_is_wrong
+from .exif import dpi_of, exif_of
 from .rows import Layout, write_png_rows, write_tiff_rows
 
 MAX_PIXELS = 250_000_000
@@ -28,15 +30,6 @@ LARGEST_MAX = 2**30
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP", ".tif": "TIFF", ".tiff": "TIFF"}
 """What is written, by suffix."""
 LARGEST_SIDE = {"PNG": 2**31 - 1, "JPEG": 65_535, "WebP": 16_383, "TIFF": 2**31 - 1}
-GRAY = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I")
-"""Pillow's names of gray images."""
-EXIF_KEPT = (270, 271, 272, 305, 306, 315, 33432)
-"""Title, camera maker and model, software, date, artist, copyright; the tags of the photo (34665) and of the place (34853) beside them."""
-EXIF_STALE = (37500, 40962, 40963, 40965)
-"""Tags of the photo that do not outlive a change of the file: maker's note, width, height, a place in the file."""
-ORIENTATION = 274
-EXIF_MOST = 60_000
-"""Bytes; a JPEG holds 65,533."""
 
 
 @dataclass(frozen=True)
@@ -76,31 +69,42 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     Raises:
         ImageError: missing, damaged, larger than `max_pixels`, animated, of several pages, or of numbers that are no 8 or 16-bit levels.
     """
-    from PIL import Image, ImageFile
+    from PIL import Image, ImageFile, UnidentifiedImageError
 
     path = Path(path)
-    Image.MAX_IMAGE_PIXELS = None  # the header is looked at here, before anything is decoded
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise ImageError(f"{path}: is no file")
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # Pillow's, of damaged EXIF, say no file
-            assert isinstance(image, ImageFile.ImageFile)
+        with warnings.catch_warnings(action="ignore"), any_size(), path.open("rb") as file, Image.open(file) as image:
+            assert isinstance(image, ImageFile.ImageFile)  # and of damaged EXIF Pillow warns without naming the file
             _check_header(image, path, max_pixels)
-            exif, orientation = _exif(image)
-            gray = image.mode in GRAY or _raw_mode(image).startswith("LA")
-            pixels, icc = _decoded(image, path)
+            exif, orientation = exif_of(image)
+            dpi = dpi_of(image, orientation)
             turned = orientation if image.format != "TIFF" else 1  # both decoders turn TIFFs themselves
-            pixels, alpha = _split(pixels, gray, image.info.get("transparency"))
-            dpi = _dpi(image.info.get("dpi"), orientation)
+            pixels, alpha, icc = decode(image, path)
     except ImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: {what_is_wrong(path)}") from error
     except OSError as error:
         if error.errno is None:  # Pillow's own
-            raise ImageError(f"{path}: unreadable, truncated or not an image") from error
+            raise ImageError(f"{path}: {BROKEN}") from error
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
     except (SyntaxError, *DAMAGED_FILE) as error:
-        raise ImageError(f"{path}: unreadable, truncated or not an image") from error
+        raise ImageError(f"{path}: {BROKEN}") from error
     return Picture(_upright(pixels, turned), None if alpha is None else _upright(alpha, turned), icc, exif, dpi)
+
+
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Within the block Pillow opens images of any size: whoever asks for this looks at the header before anything is decoded."""
+    from PIL import Image
+
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _check_header(image: Any, path: Path, max_pixels: int) -> None:
@@ -115,62 +119,6 @@ def _check_header(image: Any, path: Path, max_pixels: int) -> None:
         raise ImageError(f"{path}: holds {pages} pages or frames; save the one that you want as a file of its own")
 
 
-def _decoded(image: Any, path: Path) -> tuple[np.ndarray, bytes | None]:
-    """Pixels as stored, RGB order, (h, w) or (h, w, channels), and the profile that they are in."""
-    icc = image.info.get("icc_profile") or None
-    if image.mode in ("P", "PA"):
-        transparent = image.mode == "PA" or "transparency" in image.info
-        return np.asarray(image.convert("RGBA" if transparent else "RGB")), icc
-    if image.format == "TIFF" and image.mode in ("LA", "RGBA") and not _raw_mode(image).endswith(("16L", "16B", "16N")):
-        return np.asarray(image), icc  # OpenCV multiplies the colours by alpha, or forgets it
-    if image.mode == "CMYK":
-        return np.asarray(_from_cmyk(image, icc)), None
-    data = np.fromfile(path, np.uint8)
-    try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pixels = None
-    if pixels is None or (image.format == "PNG" and b"IEND" not in data[-64:].tobytes()):  # old OpenCV returns the part that is there
-        raise ImageError(f"{path}: unreadable, truncated or not an image ({len(data)} bytes)")
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{path}: {pixels.dtype} values; convert it to 8 or 16 bits per channel")
-    if pixels.ndim == 3 and pixels.shape[2] >= 3:
-        order = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-        pixels = cv2.cvtColor(pixels, order, dst=pixels)  # in place
-    return pixels, icc
-
-
-def _raw_mode(image: Any) -> str:
-    """Pillow's name of how the file stores its pixels, such as LA;16B in an image of mode RGBA."""
-    arguments = image.tile[0][3] if image.tile else ""
-    return arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ""
-
-
-def _from_cmyk(image: Any, icc: bytes | None) -> Any:
-    """CMYK as sRGB."""
-    from io import BytesIO
-
-    from PIL import ImageCms
-
-    if icc is None:
-        return image.convert("RGB")
-    try:
-        return ImageCms.profileToProfile(image, BytesIO(icc), ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except ImageCms.PyCMSError:
-        return image.convert("RGB")
-
-
-def _split(pixels: np.ndarray, gray: bool, transparent: object) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colours (h, w, 1 or 3) and alpha (h, w). `transparent` is the level of a gray image that stands for nothing."""
-    planes = pixels if pixels.ndim == 3 else pixels[..., None]
-    alpha = planes[..., -1] if planes.shape[2] in (2, 4) else None
-    if gray or planes.shape[2] < 3:
-        if alpha is None and isinstance(transparent, int):
-            alpha = np.where(planes[..., 0] == transparent, 0, np.iinfo(planes.dtype).max).astype(planes.dtype)
-        return planes[..., :1], alpha
-    return planes[..., :3], alpha
-
-
 def _upright(plane: np.ndarray, orientation: int) -> np.ndarray:
     """A view of (h, w, ...) as EXIF's orientation 1 to 8 wants it seen."""
     if orientation in (5, 6, 7, 8):
@@ -178,56 +126,6 @@ def _upright(plane: np.ndarray, orientation: int) -> np.ndarray:
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1
     return plane[::rows, ::columns]
-
-
-def _exif(image: Any) -> tuple[bytes | None, int]:
-    """What is worth keeping of the EXIF, and the orientation that it gives. Damaged EXIF is left out."""
-    from PIL import Image
-
-    try:
-        found = Image.Exif()
-        if image.format != "PNG":
-            found = image.getexif()
-        elif data := _png_exif(image.fp):
-            found.load(data)
-        orientation = found.get(ORIENTATION, 1)
-        kept = Image.Exif()
-        for tag in EXIF_KEPT:
-            if tag in found:
-                kept[tag] = found[tag]
-        for group in (0x8769, 0x8825):
-            tags = {tag: value for tag, value in found.get_ifd(group).items() if tag not in EXIF_STALE}
-            if tags:
-                kept[group] = tags
-        data = kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else b""
-    except (SyntaxError, *DAMAGED_FILE):
-        return None, 1
-    return data if 0 < len(data) <= EXIF_MOST else None, orientation if orientation in range(1, 9) else 1
-
-
-def _png_exif(file: Any) -> bytes:
-    """The EXIF of a PNG, which may stand behind the pixels: Pillow would decode them to get there. Leaves the file where it was."""
-    place = file.tell()
-    try:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            length = int.from_bytes(head[:4], "big")
-            if head[4:] == b"eXIf":
-                return file.read(min(length, 2**24)).removeprefix(b"Exif\0\0")
-            file.seek(length + 4, 1)
-        return b""
-    finally:
-        file.seek(place)
-
-
-def _dpi(said: object, orientation: int) -> tuple[float, float] | None:
-    try:
-        across, down = (float(value) for value in said)  # pyright: ignore[reportGeneralTypeIssues]
-    except (TypeError, ValueError, ArithmeticError):
-        return None
-    if not (1 < across < 1e6 and 1 < down < 1e6):  # Pillow says 1 where a TIFF says nothing
-        return None
-    return (down, across) if orientation in (5, 6, 7, 8) else (across, down)
 
 
 # ---------------------------------------------------------------- writing
@@ -249,16 +147,9 @@ def write_bands(path: str | Path, size: tuple[int, int], bands: Iterable[Picture
     Raises:
         ImageError: a format that is not written, or one that cannot hold this picture: too large a side, transparency in a JPEG.
     """
-    path = Path(path)
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise ImageError(f"{path}: {path.suffix or 'no suffix'} is not written; choose one of {', '.join(FORMATS)}")
-    if max(size) > LARGEST_SIDE[kind]:
-        raise ImageError(f"{path}: {size[1]}x{size[0]} pixels are too many for {kind} ({LARGEST_SIDE[kind]} a side); write PNG or TIFF")
-    rest = iter(bands)
+    path, rest = Path(path), iter(bands)
     first = next(rest)
-    if kind == "JPEG" and first.alpha is not None:
-        raise ImageError(f"{path}: the picture has transparency, which JPEG cannot hold; write PNG, WebP or TIFF")
+    kind = check_holds(path, size, first.alpha is not None)
     whole = itertools.chain([first], rest)
     with atomic_write(path) as temporary:
         if kind in ("JPEG", "WebP"):
@@ -268,6 +159,18 @@ def write_bands(path: str | Path, size: tuple[int, int], bands: Iterable[Picture
         layout = Layout(*size, planes, first.bits, first.icc, first.exif, first.dpi)
         with temporary.open("wb") as file:
             (write_png_rows if kind == "PNG" else write_tiff_rows)(file, layout, map(_planes, whole))
+
+
+def check_holds(path: Path, size: tuple[int, int], transparent: bool) -> str:
+    """The format of a file, which is to hold a picture of `size` (height, width). Raises ImageError where it cannot."""
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise ImageError(f"{path}: {path.suffix or 'no suffix'} is not written; choose one of {', '.join(FORMATS)}")
+    if max(size) > LARGEST_SIDE[kind]:
+        raise ImageError(f"{path}: {size[1]}x{size[0]} pixels are too many for {kind} ({LARGEST_SIDE[kind]} a side); write PNG or TIFF")
+    if kind == "JPEG" and transparent:
+        raise ImageError(f"{path}: the picture has transparency, which JPEG cannot hold; write PNG, WebP or TIFF")
+    return kind
 
 
 def join_bands(size: tuple[int, int], bands: Iterator[Picture]) -> Picture:
@@ -302,7 +205,8 @@ def _save_whole(path: Path, kind: str, size: tuple[int, int], first: Picture, ba
             levels = ((levels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
         image.paste(Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels), (0, top))
         top += len(levels)
-    said: dict[str, Any] = {"icc_profile": first.icc} if first.icc else {}
+    icc = None if kind == "WebP" and first.icc and first.icc[16:20] == b"GRAY" else first.icc  # WebP has colours only
+    said: dict[str, Any] = {"icc_profile": icc} if icc else {}
     if first.exif:
         said["exif"] = b"Exif\0\0" + first.exif
     if first.dpi and kind == "JPEG":

@@ -1,96 +1,143 @@
-"""How the results in a folder were made, in a file beside them: what is there is not done again, unless it would come out otherwise."""
+"""What was made in a folder, in a file beside the results: a line for each says from what and how.
+
+So a rerun does what is missing, and what would come out otherwise; and a file that no line names is somebody else's.
+"""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..atomic import atomic_write
+from ..atomic import TEMPORARY_PREFIX, errors_name
 from ..errors import UserError
 
-TICK_S = 0.02
-"""More than the resolution of a disk's clock: older results must have an older time than the record."""
-NAME, NOTES = "infer.json", "chosen.jsonl"
+NAME = "infer.jsonl"
+Stamp = tuple[int, int]
+"""A source's size in bytes and its time of change in nanoseconds."""
+Settings = Mapping[str, str]
+"""What the pixels of a result depend on, beside its source."""
 
 
 @dataclass(frozen=True)
+class Entry:
+    """What is known of a result."""
+
+    source: Stamp | None = None
+    """None for a result that was begun: the file may be there or not, old or new."""
+    settings: Settings = field(default_factory=dict)
+    note: str = ""
+
+
 class Record:
-    """Which results of a folder stand."""
+    """The results of a folder. Nothing is written before the first is begun."""
 
-    since: int
-    """Time in nanoseconds, by the clock of the folder's disk: what is older was made otherwise."""
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.entries = folder, read_entries(folder)
 
-    def stands(self, output: Path, source: Path) -> bool:
-        """Whether a result is there, made with these settings, from the input as it is now. Results appear whole or not at all."""
+    def check(self, wanted: Mapping[Path, Settings], fresh: bool = False) -> None:
+        """Refuses to replace what is not known to be ours, or (unless `fresh`) what was made otherwise.
+
+        Args:
+            wanted: result -> how it is to be made.
+            fresh: all of them are to be made again.
+
+        Raises:
+            UserError: a file of somebody else's, or other settings, which are named.
+        """
+        there = [output for output in wanted if os.path.lexists(output)]
+        for output in there:
+            entry = self.entries.get(self._key(output))
+            if entry is None:
+                raise UserError(
+                    f"{output}: is there already, and {NAME} does not list it as a result, so it is left alone. Give another folder or a "
+                    "--suffix, or take the file away."
+                )
+            changed = _changes(entry.settings, wanted[output]) if entry.source and not fresh else ""
+            if changed:
+                raise UserError(f"{output}: was made otherwise ({changed}). Give another folder or a --suffix, or --fresh to replace it.")
+        if fresh and there:
+            self._append({output: Entry() for output in there})
+
+    def stands(self, output: Path, source: Stamp | None, settings: Settings) -> bool:
+        """Whether a result is there, made like this from the source as it is now."""
+        entry = self.entries.get(self._key(output))
+        return entry is not None and source is not None and entry.source == source and entry.settings == settings and output.is_file()
+
+    def begin(self, output: Path) -> None:
+        """Has to be said before the file appears: then a kill leaves no file of which nobody knows whose it is."""
+        self._append({output: Entry()})
+
+    def finish(self, output: Path, source: Stamp, settings: Settings, note: str = "") -> None:
+        """Says that the file is there as it is to be."""
+        self._append({output: Entry(source, settings, note)})
+
+    def note(self, output: Path) -> str:
+        """What was said of a result, its adapter scale; or nothing."""
+        return self.entries.get(self._key(output), Entry()).note
+
+    def _key(self, output: Path) -> str:
+        return output.relative_to(self.folder).as_posix()
+
+    def _append(self, entries: Mapping[Path, Entry]) -> None:
+        """Lines at the end, in one write, on the disk when this returns."""
+        new = {self._key(output): entry for output, entry in entries.items()}
+        lines = "".join(f"{json.dumps({'result': key} | _said(entry))}\n" for key, entry in new.items())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / NAME
+        with errors_name(path), path.open("a+b") as file:
+            if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                lines = "\n" + lines  # the last line was cut short by a kill
+            file.write(lines.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self.entries |= new
+
+
+def read_entries(folder: Path) -> dict[str, Entry]:
+    """Result, as a path below the folder -> what its last line says. Lines that were cut short are passed over."""
+    path, found = folder / NAME, {}
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
         try:
-            made = output.stat(follow_symlinks=False).st_mtime_ns
-            return made >= self.since and made >= source.stat().st_mtime_ns
-        except OSError:
-            return False
-
-
-def open_record(folder: Path, settings: Mapping[str, str], exists: bool, fresh: bool = False) -> Record:
-    """The record of a folder, begun where there is none.
-
-    Args:
-        settings: all that the pixels of the results depend on.
-        exists: whether one of the results is there.
-        fresh: do everything again.
-
-    Raises:
-        UserError: the results there were made with other settings, which are named, or nobody knows with which.
-    """
-    path = folder / NAME
-    if not fresh:
-        before = _read(path)
-        if before is None and exists:
-            raise UserError(f"{folder}: has results already, and no {NAME} that says how they were made. Give another folder, or --fresh.")
-        changed = (
-            [f"{key} {before.get(key, 'not set')} -> {settings.get(key, 'not set')}" for key in _differing(before, settings)]
-            if before
-            else []
-        )
-        if changed:
-            raise UserError(
-                f"{folder}: its results were made otherwise ({'; '.join(changed)}). Give another folder, or --fresh to replace them."
-            )
-        if before is not None:
-            return Record(path.stat().st_mtime_ns)
-    time.sleep(TICK_S)
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps({"settings": dict(settings)}, indent=1) + "\n", encoding="utf-8")
-    return Record(path.stat().st_mtime_ns)
-
-
-def add_note(folder: Path, result: str, note: str) -> None:
-    """Puts a line about a result, its adapter scale, behind the others in NOTES."""
-    with (folder / NOTES).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"result": result, "note": note}) + "\n")
-
-
-def read_notes(folder: Path) -> dict[str, str]:
-    """Result -> the last note about it; lines that a kill cut short are passed over."""
-    found = {}
-    for line in (folder / NOTES).read_text(encoding="utf-8", errors="replace").splitlines() if (folder / NOTES).is_file() else ():
-        try:
-            entry = json.loads(line)
-            found[str(entry["result"])] = str(entry["note"])
-        except (ValueError, LookupError, TypeError):
+            said = json.loads(line)
+            source = (int(said["source"][0]), int(said["source"][1])) if "source" in said else None
+            settings = {str(key): str(value) for key, value in said.get("settings", {}).items()}
+            found[str(said["result"])] = Entry(source, settings, str(said.get("note", "")))
+        except (ValueError, LookupError, TypeError, AttributeError):
             continue
     return found
 
 
-def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    return [key for key in {**before, **now} if before.get(key) != now.get(key)]
-
-
-def _read(path: Path) -> dict[str, str] | None:
-    """The settings of a record; None where there is none, or none that can be read."""
+def stamp_of(source: Path) -> Stamp | None:
+    """None where there is no such file."""
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        return {str(key): str(value) for key, value in settings.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        found = source.stat()
+    except OSError:
         return None
+    return found.st_size, found.st_mtime_ns
+
+
+def remove_leftovers(files: Iterable[Path]) -> None:
+    """Removes what killed runs left of these files while they wrote them."""
+    names: dict[Path, set[str]] = {}
+    for file in files:
+        names.setdefault(file.parent, set()).add(file.name[-50:])
+    for folder, tails in names.items():
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            found = re.fullmatch(rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{8}}-(.*)", path.name, re.DOTALL)
+            if found and found[1] in tails and path.is_file():
+                path.unlink(missing_ok=True)
+
+
+def _said(entry: Entry) -> dict[str, object]:
+    if entry.source is None:
+        return {}
+    return {"source": entry.source, "settings": dict(entry.settings)} | ({"note": entry.note} if entry.note else {})
+
+
+def _changes(before: Settings, now: Settings) -> str:
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return "; ".join(f"{key} {before.get(key, 'not set')} -> {now.get(key, 'not set')}" for key in keys)

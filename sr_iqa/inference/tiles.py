@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..archs import RRDBNet, SwinIR
 from ..archs.layers import pad_to_multiple
-from ..archs.spandrel_bridge import size_multiple
+from ..archs.spandrel_bridge import size_requirements
 from ..errors import UserError
 from ..modes import eval_mode
 
@@ -53,10 +53,10 @@ def upscale(net: nn.Module, lq: Tensor, tile: int = 0, overlap: int = 16, batch:
     if is_whole(height, width, tile):
         with eval_mode(net):
             return net(lq).clamp(0, 1)
-    multiple = multiple_of(net)
-    padded = pad_to_multiple(lq, multiple)
-    tiles = [Tile(y, x) for y in spans(height, tile, overlap, multiple) for x in spans(width, tile, overlap, multiple)]
-    out = None
+    padded, tiles, top, out = pad_to_multiple(lq, multiple_of(net)), [], 0, None
+    while top < height:
+        tiles += row_of_tiles(net, (height, width), top, tile, overlap)
+        top = tiles[-1].rows.own.stop
     for place, sr in run_tiles(net, lambda t: padded[:, :, t.rows.seen, t.columns.seen], tiles, batch // len(lq)):
         scale = sr.shape[2] // (place.rows.own.stop - place.rows.own.start)
         if out is None:
@@ -73,7 +73,7 @@ def run_tiles(net: nn.Module, read: Callable[[Tile], Tensor], tiles: Sequence[Ti
     Args:
         net: as for `upscale`.
         read: what the network sees of a tile, (N, 3, h, w) in [0, 1]; of one shape for all tiles.
-        tiles: of `spans`.
+        tiles: of `row_of_tiles`.
         at_once: tiles in one pass.
     """
     at_once = max(at_once, 1)
@@ -87,19 +87,30 @@ def run_tiles(net: nn.Module, read: Callable[[Tile], Tensor], tiles: Sequence[Ti
             yield tile, sr[..., _inside(tile.rows, scale), _inside(tile.columns, scale)].clamp(0, 1)
 
 
-def spans(size: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]:
-    """The tiles along one axis of `size` pixels, which is reflected to a multiple of `multiple`. All seen parts have one length.
+def row_of_tiles(net: nn.Module, size: tuple[int, int], top: int, tile: int, overlap: int) -> list[Tile]:
+    """The tiles side by side whose rows start at `top`, a multiple of the network's; the image as it is where it needs no tiles.
 
-    `tile` is rounded down and `overlap` up to multiples, so that what is seen starts at one.
+    All of an image see parts of one shape, which may reach beyond the image by its reflection to a multiple of the network's. `tile` is
+    rounded down and `overlap` up to multiples, so that what is seen starts at one.
+
+    Args:
+        size: (height, width) of the image.
     """
+    height, width = size
+    if is_whole(height, width, tile):
+        return [Tile(*(Span(slice(0, side), slice(0, side)) for side in size))]
+    multiple = multiple_of(net)
     tile, overlap = max(tile // multiple, 1) * multiple, overlap + -overlap % multiple
+    rows = _span(top, height, tile, overlap, multiple)
+    return [Tile(rows, _span(left, width, tile, overlap, multiple)) for left in range(0, width, tile)]
+
+
+def _span(start: int, size: int, tile: int, overlap: int, multiple: int) -> Span:
+    """The tile at `start` of an axis of `size` pixels; start, tile and overlap are multiples of `multiple`."""
     padded = size + -size % multiple
     length = min(tile + 2 * overlap, padded)
-    found = []
-    for start in range(0, size, tile):
-        first = min(max(start - overlap, 0), padded - length)
-        found.append(Span(slice(start, min(start + tile, size)), slice(first, first + length)))
-    return found
+    first = min(max(start - overlap, 0), padded - length)
+    return Span(slice(start, min(start + tile, size)), slice(first, first + length))
 
 
 def multiple_of(net: nn.Module) -> int:
@@ -108,7 +119,7 @@ def multiple_of(net: nn.Module) -> int:
         return net.window_size
     if isinstance(net, RRDBNet):
         return net.unshuffle
-    return size_multiple(net)
+    return size_requirements(net)[0]
 
 
 def is_whole(height: int, width: int, tile: int) -> bool:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from ..adapters import check_scale, lora_layers, set_scale
 from ..archs import RRDBNet
 from ..archs.layers import keep_last_convolution_exact, to_device
-from ..errors import UsageError, UserError
+from ..errors import UsageError
 from ..iqa.grid import LUMA
 from .kinds import Taken, check_tensor, take
 from .loading import load_for_inference
+from .memory import shortage_named
 from .pictures import Picture
 from .precision import HALVES, check_precision, computing
 from .tiles import upscale
@@ -94,6 +95,10 @@ class Upscaler:
     @adapter_scale.setter
     def adapter_scale(self, scale: float) -> None:
         check_scale(scale)
+        self.turn(scale)
+
+    def turn(self, scale: float) -> None:
+        """Sets the dial as above, without a warning: for scales that were checked before."""
         if not self.has_adapter:
             raise UsageError("the network has no adapter, so there is no adapter scale to set; load it with adapter=...")
         with self.lock:
@@ -130,7 +135,7 @@ class Upscaler:
 
         Raises:
             TypeError, ValueError: something that is no such image.
-            UserError: too large for the memory, or an output of NaN.
+            MemoryShortage: too large for the memory. UserError: an output of NaN.
         """
         if isinstance(image, Tensor):
             return self._of_tensor(image)  # pyright: ignore[reportReturnType]
@@ -150,13 +155,12 @@ class Upscaler:
         """(N, 3, h, w) in [0, 1] on any device -> (N, 3, s*h, s*w) in [0, 1], float32 on the upscaler's device. Nothing is checked.
 
         Raises:
-            UserError: too large for the GPU's memory.
+            MemoryShortage: too large for the memory.
         """
-        with self.lock, computing(self.precision, self.device):
-            try:
-                sr = upscale(self.net, self.network_input(lq.to(self.device, torch.float32)), self.tile, self.overlap, self.batch)
-            except torch.cuda.OutOfMemoryError as error:
-                raise UserError(f"{tuple(lq.shape[2:])} pixels are too much for the GPU's memory; use a (smaller) tile") from error
+        height, width = lq.shape[2:]
+        what, advice = f"{width}x{height} pixels are", "use a (smaller) tile, or a smaller batch or overlap"
+        with self.lock, computing(self.precision, self.device), shortage_named(what, advice):
+            sr = upscale(self.net, self.network_input(lq.to(self.device, torch.float32)), self.tile, self.overlap, self.batch)
         return sr.float().expand(-1, 3, -1, -1)
 
     def network_input(self, lq: Tensor) -> Tensor:
