@@ -658,3 +658,36 @@ def test_an_empty_option_file_is_refused_in_words(tmp_path):
     (tmp_path / "a.yml").write_text("{}\n")
     with pytest.raises(OptionsError, match="name: missing"):
         load(tmp_path / "a.yml")
+
+
+def test_compressed_weights_are_refused(tmp_path):
+    """PyTorch reads them, and a few kilobytes could become gigabytes."""
+    torch.save({"params": {"w": torch.zeros(10**6)}}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as plain, zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as small:
+        for entry in plain.infolist():
+            small.writestr(entry.filename, plain.read(entry))
+    assert load_weights(tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="compressed"):
+        load_weights(tmp_path / "b.pth")
+
+
+BOMBS = [
+    {"type": "spandrel.DAT", "depth": [3_000_000], "num_heads": [2]},
+    {"type": "spandrel.DAT", "split_size": [512, 512], "depth": [2], "num_heads": [2]},
+    {"type": "spandrel.HAT", "window_size": 10**9},
+    {"type": "SpyNet", "load_path": "/etc/hostname"},
+    {"type": "DFDNet", "dict_path": "//elsewhere/x.pth"},
+]
+
+
+@pytest.mark.parametrize("section", BOMBS, ids=lambda section: section["type"])
+def test_headers_that_ask_for_much_or_for_other_files_are_refused(tmp_path, section):
+    save_weights(tmp_path / "a.safetensors", {"w": torch.ones(2)}, {"network_g": json.dumps(section)})
+    assert outcome(lambda: load_network(tmp_path / "a.safetensors")) == "refused"
+
+
+def test_a_table_of_huge_windows_is_refused(tmp_path):
+    table = torch.zeros(511**2, 1)
+    torch.save({"layers.0.residual_group.blocks.0.attn.relative_position_bias_table": table}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="windows that are too large"):
+        load_network(tmp_path / "a.pth")

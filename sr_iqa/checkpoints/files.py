@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -108,12 +109,18 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> object:
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise CheckpointError(
+                        f"{path}: not loaded, because its parts are compressed, as PyTorch's never are: they may be of any size."
+                    )
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: not loaded, because it is damaged or holds Python objects that could run code; only tensors are accepted."
         ) from error
-    except (MemoryError, *DAMAGED_FILE) as error:
+    except (MemoryError, zipfile.BadZipFile, *DAMAGED_FILE) as error:
         raise CheckpointError(f"{path}: damaged, truncated or not a PyTorch file ({type(error).__name__}: {error})") from error
 
 
