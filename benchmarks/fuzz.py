@@ -817,7 +817,7 @@ def main() -> None:
         rows.append(row(target.what, trial(target, round(arguments.cases * target.share), arguments.keep)))
         if arguments.coverage_guided and name in ("options", "labels"):
             rows.append(row(f"{target.what}, by coverage", guided_trial(name, arguments.cases, arguments.keep)))
-    publish("fuzz", rows, "Damaged and hostile files: read, or refused with a message.")
+    publish("fuzz", rows, keep=set(arguments.only) != set(TARGETS), about="Damaged and hostile files: read, or refused with a message.")
 
 
 if __name__ == "__main__":

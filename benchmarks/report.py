@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -41,16 +41,27 @@ def ratio(what: str, against: str, theirs: float, ours: float, least: float | No
     )
 
 
-def publish(name: str, rows: Sequence[Row], about: str) -> None:
-    """Prints the rows and writes results/<name>.json; `about` says what was run."""
+def publish(name: str, rows: Sequence[Row], about: str, keep: bool = False) -> None:
+    """Prints the rows and writes results/<name>.json; `about` says what was run.
+
+    With `keep` the file's rows of other things stay, with the date on which they were measured.
+    """
     width = max(len(row.what) for row in rows)
     for row in rows:
         mark = {None: " ", True: "+", False: "-"}[row.holds]
         print(f"{mark} {row.what:{width}}  {row.figure:>10}  {row.target:>10}  {row.note}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     RESULTS.mkdir(exist_ok=True)
+    rows = [*(_others(RESULTS / f"{name}_{device}.json", rows) if keep else ()), *rows]
     content = {"about": about, "date": date.today().isoformat(), "machine": machine(), "rows": [asdict(row) for row in rows]}
     (RESULTS / f"{name}_{device}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _others(path: Path, rows: Sequence[Row]) -> list[Row]:
+    before = json.loads(path.read_text()) if path.is_file() else {"rows": []}
+    kept = [Row(**row) for row in before["rows"] if row["what"] not in {new.what for new in rows}]
+    dated = f"measured {before.get('date')}"
+    return [row if row.note.startswith("measured ") else replace(row, note=f"{dated}; {row.note}".strip("; ")) for row in kept]
 
 
 def machine() -> dict[str, Any]:

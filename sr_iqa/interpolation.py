@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,11 @@ SHOWN = 5
 class InterpolationError(UserError):
     """Two sets of weights that are not of the same network."""
 
+    def __init__(self, differing: Sequence[str]) -> None:
+        more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        shown = "; ".join(differing[:SHOWN])
+        super().__init__(f"these weights are not of the same network, {len(differing)} tensors differ: {shown}{more}")
+
 
 def interpolate(a: Mapping[str, Tensor], b: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """The state dict (1 - alpha) * a + alpha * b, in new tensors of a's order and types.
@@ -28,10 +33,7 @@ def interpolate(a: Mapping[str, Tensor], b: Mapping[str, Tensor], alpha: float) 
     """
     differing = differences(a, b)
     if differing:
-        more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-        raise InterpolationError(
-            f"these weights are not of the same network, {len(differing)} tensors differ: {'; '.join(differing[:SHOWN])}{more}"
-        )
+        raise InterpolationError(differing)
     return {name: _mixed(value, b[name], alpha) for name, value in a.items()}
 
 

@@ -12,22 +12,35 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from sr_iqa import evaluation
+from sr_iqa.adapters import convert_adapter
 from sr_iqa.cli import app
 from sr_iqa.config import OptionsError, options_to_yaml
 from sr_iqa.errors import UsageError, UserError
 from sr_iqa.evaluation import evaluate
+from sr_iqa.images import write_png
 from sr_iqa.interpolation import InterpolationError
-from sr_iqa.study import dial_runs, tradeoff
-from sr_iqa.study.dials import as_variants, compare_dials, describe_dials, dials
+from sr_iqa.study import dial_runs, scales, tradeoff, tradeoff_report, tradeoff_request
+from sr_iqa.study.dial_figures import dial_plane
+from sr_iqa.study.dial_page import dial_section, pictured_sets, scale_table
+from sr_iqa.study.dial_words import describe_dials
+from sr_iqa.study.dials import add_dial_statistics, add_tradeoff_statistics, as_variants, dials
+from sr_iqa.study.meetings import compare_dials, evaluate_meetings
+from sr_iqa.study.pictures import SetImages
 from sr_iqa.study.scales import AdapterDial, checked_scales, parse_scales
 from sr_iqa.study.single import run_test
 from sr_iqa.study.study import Study
 from sr_iqa.study.study_file import load_study
+from sr_iqa.study.summary import headline
 from sr_iqa.study.tradeoff import Request, measure, parse_against, run_tradeoff
+from sr_iqa.study.tradeoff_report import write_tradeoff
 from sr_iqa.training.build import starting_network
 from sr_iqa.training.checkpoint import load_trained
+from sr_iqa.training.folder import RunFolder
 from tests.test_report import column, variant
 from tests.test_report import study as results_of_a_study
 from tests.test_study import STUDY, changed, run, study_file  # noqa: F401 (a fixture)
@@ -147,6 +160,136 @@ def test_base_and_adapter_can_be_named(options, tmp_path):
     assert values(named["variants"]["plain"]["scales"]) == values(own["variants"]["lora"]["scales"])
 
 
+def test_an_adapter_may_be_one_file_and_its_folder_may_hold_other_things(options, tmp_path):
+    runs = options.path.experiments_root
+    base, adapter = runs / "base" / "models" / "net_g_2.safetensors", runs / "lora" / "models" / "adapter_2"
+    convert_adapter(adapter, tmp_path / "one.safetensors")
+    (adapter / ".ipynb_checkpoints").mkdir()
+    rows = [
+        values(measured(options, scales=(0.0, 1.0), base=base, adapter=given, out=tmp_path / str(k))["variants"]["lora"]["scales"])
+        for k, given in enumerate((adapter, tmp_path / "one.safetensors"))
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_the_seed_is_the_runs_and_networks_of_other_seeds_are_compared(options, tmp_path):
+    other = train(tmp_path, "seed5", {"train": {"total_iter": 1}, "manual_seed": 5})
+    written = run_tradeoff(Request(options, scales=(0.0, 1.0), against={"other": other}, out=tmp_path / "out"))
+    found = read(written)
+    assert (
+        found["variants"]["lora"]["seed"] == found["variants"]["lora"]["scales"][0]["seed"] == 3 and found["variants"]["other"]["seed"] == 5
+    )
+    assert "against_baseline" in found["variants"]["other"]["metrics"]["nano"]
+    table = pd.read_csv(written.results.parent / "tradeoff.csv")
+    assert set(table[table.curve == "lora"].seed) == {3}
+
+
+# ---------------------------------------------------------------- at equal Q
+
+
+def test_curves_meet_where_both_were_evaluated_and_not_on_the_line_between(options, tmp_path, counted):
+    runs = options.path.experiments_root
+    ends = (runs / "base", runs / "full")
+    said = []
+    arguments = {"scales": (0.0, 1.0), "dni": ends, "out": tmp_path / "out"}
+    found = measure(Request(options, **arguments), said.append)[0]
+    (meeting,) = found["dial_comparison"]
+    sought = [row for dial in dials(found) for row in dial.rows if row.get("sought")]
+    assert 1 <= len(sought) <= 3 and counted["n"] == 4 + len(sought) == len(said)
+    assert meeting["equal"] and meeting["q"][0] == pytest.approx(meeting["q"][1], abs=0.01)
+    turned = next(dial for dial in dials(found) if any(row.get("sought") for row in dial.rows))
+    scale = meeting["scale"] if turned.kind == "adapter" else meeting["other_scale"]
+    assert scale in [row["scale"] for row in sought]
+    fresh = measured(options, scales=(0.0, scale, 1.0), dni=ends, out=tmp_path / "fresh")
+    row = next(row for row in next(dial for dial in dials(fresh) if dial.kind == turned.kind).rows if row["scale"] == scale)
+    assert row["metrics"]["psnr"]["mean"] in meeting["columns"]["psnr"]["values"]
+    before = counted["n"]
+    measured(options, **arguments)
+    assert counted["n"] == before, "what was looked for is kept as every scale is"
+
+
+def test_the_search_measures_a_bent_curve_within_a_few_evaluations():
+    results = dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 48.0))
+    results["variants"]["other"] = variant(psnr_original=28.5, nano=42.0)
+    measured_at = []
+
+    def turn(scale):
+        measured_at.append(scale)
+        return point(scale, 30 - 3 * scale**2, 40 + 8 * scale**0.6)
+
+    results["variants"]["lora"]["scales"] = [point(0.0, 30.0, 40.0), point(1.0, 27.0, 48.0)]
+    evaluate_meetings(results, {"lora": turn})
+    compare_dials(results)
+    (meeting,) = results["dial_comparison"]
+    rows = results["variants"]["lora"]["scales"]
+    assert len(measured_at) <= 3 and [row["scale"] for row in rows] == sorted([0, *measured_at, 1])
+    assert meeting["scale"] == measured_at[-1] and meeting["q"][0] == pytest.approx(42, abs=0.16) and meeting["equal"]
+    assert meeting["columns"]["psnr_original"]["values"][0] == 30 - 3 * meeting["scale"] ** 2
+
+
+def test_without_a_measurement_nothing_is_called_equal_and_nobody_wins():
+    results = dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 48.0), {"psnr_original": 28.5, "nano": 46.0}, photos=8)
+    (meeting,) = results["dial_comparison"]
+    assert not meeting["equal"] and meeting["scale"] in (0.5, 1)
+    said = " ".join(describe_dials(results))
+    assert (
+        "At the nearest measured nano (44.00 and 46.00), lora at s = 0.5 against other: higher on psnr_original ↑ 29.00 against 28.50."
+        in said
+    )
+
+
+@pytest.mark.parametrize(("photos", "clear"), [(8, True), (2, False)])
+def test_winners_are_named_where_there_are_photos_enough_and_the_interval_excludes_0(photos, clear):
+    results = dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 48.0), {"psnr_original": 29.5, "nano": 44.0}, photos=photos)
+    said = " ".join(describe_dials(results))
+    both = "At equal nano (44.00 and 44.00), lora at s = 0.5 against other: "
+    assert both + ("worse on" if clear else "lower on") + " psnr_original ↑ 29.00 against 29.50." in said
+    assert ("better or worse is said only where" in said) == clear
+    noisy = results["variants"]["other"]["metrics"]["psnr_original"]["per_image"]
+    for k, image in enumerate(noisy):
+        noisy[image] += 4 * (-1) ** k
+    compare_dials(results)
+    assert both + ("no clear difference on" if clear else "lower on") in " ".join(describe_dials(results))
+
+
+def test_the_dial_that_wins_everywhere_names_the_other_too_and_seeds_are_counted():
+    results = dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 48.0), {"psnr_original": 28.5, "nano": 44.0}, photos=8)
+    assert "lora at s = 0.5 against other: better on psnr_original" in " ".join(describe_dials(results))
+    row, other = results["variants"]["lora"]["scales"][1], results["variants"]["other"]
+    for entry, shifts in ((row, (0, 0, 0)), (other, (0, 0, 0.8))):
+        entry["runs"] = [
+            {"seed": seed, "per_image": {c: {i: x + by for i, x in v["per_image"].items()} for c, v in entry["metrics"].items()}}
+            for seed, by in enumerate(shifts)
+        ]
+    compare_dials(results)
+    assert "(in 2 of 3 seeds)" in " ".join(describe_dials(results))
+
+
+def test_a_lower_better_q_meets_the_other_way_round():
+    results = dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 48.0))
+    results["optimised_metric"] = "niqe"
+    for row, q in zip(results["variants"]["lora"]["scales"], (8.0, 7.0, 7.5), strict=True):
+        row["metrics"]["niqe"] = column("niqe", q)
+    results["variants"]["other"] = variant(psnr_original=28.5, niqe=7.0)
+    compare_dials(results)
+    assert results["dial_comparison"][0]["scale"] == 0.5
+    said = " ".join(describe_dials(results))
+    assert "At equal niqe (7.00 and 7.00), lora at s = 0.5 against other" in said and "niqe rises from s = 0.5 to 1" in said
+    assert "a better value is no proof" in said
+
+
+def test_what_is_not_finite_never_wins_and_is_not_printed(tmp_path):
+    results = dial_results((30.0, np.nan, 27.0), (40.0, 44.0, 48.0), {"psnr_original": 28.5, "nano": 44.0}, photos=8)
+    assert results["dial_comparison"][0]["columns"] == {}
+    results["variants"]["lora"]["scales"][-1]["metrics"]["nano"]["per_image"]["p0-0-0"] = float("nan")
+    results["gold_standard"]["nano"]["mean"] = float("nan")
+    images = pictured(tmp_path, results, ("lora",))
+    page = write_tradeoff(results, images, tmp_path / "out", "NaN").report.read_text()
+    data = json.loads(re.search(r'id="dial-data">(.*?)</script>', page, re.S)[1], parse_constant=pytest.fail)
+    assert data["gold"] == {} and data["sets"][-1]["image"] == "p0-0-0" and data["sets"][-1]["gain"] == ""
+    assert "+nan" not in page
+
+
 # ---------------------------------------------------------------- once
 
 
@@ -166,7 +309,7 @@ def test_nothing_is_evaluated_twice_and_a_kill_between_scales_costs_one(options,
 
 def test_what_is_known_needs_no_network(options, tmp_path, monkeypatch):
     measured(options, scales=(0.0, 1.0), out=tmp_path / "out")
-    monkeypatch.setattr(tradeoff, "load_trained", lambda *_: pytest.fail("loaded again"))
+    monkeypatch.setattr(tradeoff_request, "load_trained", lambda *_: pytest.fail("loaded again"))
     measured(options, scales=(0.0, 1.0), out=tmp_path / "out")
 
 
@@ -185,6 +328,67 @@ def test_a_changed_adapter_other_metrics_and_lost_pictures_are_evaluated_anew(op
     shutil.rmtree(tmp_path / "out" / "outputs" / "adapter" / "0")
     measured(options, scales=(0.0, 1.0), out=tmp_path / "out")
     assert counted["n"] == 5
+
+
+def test_a_kill_within_a_scale_that_overwrites_leaves_nothing_that_passes_for_fresh(options, tmp_path, monkeypatch, counted):
+    runs, write = options.path.experiments_root, evaluation.write_png
+    arguments = {"scales": (0.0, 1.0), "out": tmp_path / "out"}
+    measured(options, against={"x": runs / "full"}, **arguments)
+    pictures = tmp_path / "out" / "outputs" / "against" / "x" / "1"
+    before = {path.name: path.read_bytes() for path in pictures.iterdir()}
+    written = []
+
+    def killed(path, image):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, image)
+
+    monkeypatch.setattr(evaluation, "write_png", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measured(options, against={"x": runs / "base"}, **arguments)
+    monkeypatch.setattr(evaluation, "write_png", write)
+    assert {path.name: path.read_bytes() for path in pictures.iterdir()} != before
+    measured(options, against={"x": runs / "full"}, **arguments)
+    assert {path.name: path.read_bytes() for path in pictures.iterdir()} == before
+    n = counted["n"]
+    next(pictures.iterdir()).unlink()
+    run_tradeoff(Request(options, against={"x": runs / "full"}, **arguments))
+    assert counted["n"] == n + 1 and {path.name: path.read_bytes() for path in pictures.iterdir()} == before
+
+
+def test_another_param_key_is_another_network(options, tmp_path, counted):
+    runs = options.path.experiments_root
+    states = {key: load_file(runs / name / "models" / "net_g_2.safetensors") for key, name in (("params", "base"), ("params_ema", "full"))}
+    torch.save(states, tmp_path / "both.pth")
+    means = []
+    for key in states:
+        opt = options.model_copy(update={"path": options.path.model_copy(update={"param_key_g": key})})
+        found = measured(opt, scales=(0.0, 1.0), against={"x": tmp_path / "both.pth"}, out=tmp_path / "out")
+        means.append(found["variants"]["x"]["metrics"]["nano"]["mean"])
+    assert means[0] != means[1] and counted["n"] == 6
+
+
+def test_every_value_keeps_the_commit_that_computed_it(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(scales, "git_commit", lambda: "first")
+    measured(options, scales=(0.0, 1.0), out=tmp_path / "out")
+    monkeypatch.setattr(scales, "git_commit", lambda: "second")
+    said = measured(options, scales=(0.0, 0.5, 1.0), out=tmp_path / "out")["provenance"]["evaluated by"]
+    assert [line.split(",")[0] for line in said] == ["commit first on CPU: 2 evaluations", "commit second on CPU: 1 evaluation"]
+
+
+def test_a_base_that_was_moved_can_be_named_and_costs_nothing(options, tmp_path, counted):
+    runs, start = options.path.experiments_root, options.path.pretrain_network_g
+    own, folder = tmp_path / "start.safetensors", RunFolder(runs / "lora")
+    shutil.copy(start, own)
+    folder.options.write_text(folder.options.read_text().replace(str(start), str(own)))
+    measured(options, scales=(0.0, 1.0), out=tmp_path / "out")
+    moved = own.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(UserError, match=r"start.safetensors: .* --model WEIGHTS --adapter .*adapter_2") as refused:
+        measured(options, scales=(0.0, 1.0), out=tmp_path / "out")
+    adapter = Path(str(refused.value).split("--adapter ")[1])
+    measured(options, scales=(0.0, 1.0), base=moved, adapter=adapter, out=tmp_path / "out")
+    assert counted["n"] == 2
 
 
 @pytest.mark.slow
@@ -256,30 +460,98 @@ def test_the_page_stands_alone_escapes_names_and_holds_every_scale(options, tmp_
     assert 'type="range" id="dial-scale"' in page and "Expectations" not in page
 
 
+def test_plots_of_an_earlier_call_go_and_those_of_others_stay(options, tmp_path):
+    run_tradeoff(Request(options, scales=(0.0, 1.0), out=tmp_path / "out"))
+    figures = tmp_path / "out" / "figures"
+    (figures / "tradeoff-old-metric.svg").touch()
+    (figures / "mine.svg").touch()
+    run_tradeoff(Request(options, scales=(0.0, 1.0), out=tmp_path / "out"))
+    names = {path.name for path in figures.iterdir()}
+    assert "mine.svg" in names and "tradeoff-old-metric.svg" not in names and "curve-psnr_original-nano.svg" in names
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    results = dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 48.0), {"psnr_original": 28.5, "nano": 44.0})
+    for name in ("a$^{$", "a$b$", "_full"):
+        results["variants"][name] = results["variants"]["other"]
+    compare_dials(results)
+    drawing = dial_plane(results, "psnr_original", "nano")
+    assert [text.get_text() for text in drawing.figure.axes[0].get_legend().get_texts()] == [
+        "lora",
+        "base",
+        "other",
+        "a$^{$",
+        "a$b$",
+        "_full",
+    ]
+    write_tradeoff(results, {}, tmp_path, "names")
+    svg = (tmp_path / "figures" / "tradeoff-psnr_original-nano.svg").read_text()
+    assert ">a$^{$<" in svg and ">a$b$<" in svg and ">_full<" in svg
+
+
+def test_nothing_is_written_where_a_page_cannot_be_made(tmp_path, monkeypatch):
+    results = dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 48.0))
+    monkeypatch.setattr(tradeoff_report, "dial_plane", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_tradeoff(results, {}, tmp_path / "out", "none")
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_that_are_too_large_are_cut_until_four_sets_fit(tmp_path):
+    results = dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 48.0), photos=6)
+    images = pictured(tmp_path, results, ("lora",), size=300)
+    assert [entry["size"] for entry in pictured_sets(results, images, 10**8)] == [(300, 300)] * 6
+    whole = sum(len(url) for url in pictured_sets(results, images, 10**8)[0]["pool"])
+    cut = pictured_sets(results, images, int(3.6 * whole))
+    assert len(cut) >= 4 and {entry["size"] for entry in cut} == {(256, 256)} and "256x256 pixels at" in cut[0]["cut"]
+    section = dial_section(results, images, 1000, [])
+    assert not section["pictures"] and section["too_large"]
+
+
 # ---------------------------------------------------------------- words
 
 
-def dial_results(psnr, nano, other=None):
+def point(scale, psnr, nano, photos=2):
+    return {
+        "scale": scale,
+        "seed": 0,
+        "metrics": {"psnr_original": over(photos, "psnr_original", psnr), "nano": over(photos, "nano", nano)},
+    }
+
+
+def over(photos, name, value):
+    """A column with that mean over as many photos, one image each."""
+    found = column(name, value)
+    per_image = {f"p{k}-0-0": value + 0.5 * (k - (photos - 1) / 2) for k in range(photos)} if photos > 2 else found["per_image"]
+    return {**found, "per_image": per_image}
+
+
+def pictured(folder, results, curves, size=48):
+    """Sets of noise at every scale of the curves."""
+    rng, images = np.random.default_rng(0), {}
+    for k, name in enumerate(results["data"]["sets"]):
+        files = {curve: [folder / f"{curve}{k}{i}.png" for i in range(3)] for curve in curves}
+        for path in (path for paths in files.values() for path in paths):
+            write_png(path, rng.integers(0, 256, (size, size, 3), np.uint8))
+        images[name] = SetImages({"original": rng.integers(0, 256, (size, size, 3), np.uint8)}, {}, None, files)
+    return images
+
+
+def dial_results(psnr, nano, other=None, photos=2):
     """Results of a study whose variant `lora` has the given means at scales 0, 0.5, 1; `other` are means of a variant."""
     results = results_of_a_study()
     results["variants"] = {name: v for name, v in results["variants"].items() if name == "lora"}
-    rows = [
-        {"scale": s, "metrics": {"psnr_original": column("psnr_original", p), "nano": column("nano", q)}}
-        for s, p, q in zip((0.0, 0.5, 1.0), psnr, nano, strict=True)
-    ]
-    results["variants"]["lora"]["scales"] = rows
+    del results["reward_comparison"]
+    rows = [point(s, p, q, photos) for s, p, q in zip((0.0, 0.5, 1.0), psnr, nano, strict=True)]
+    results["variants"]["lora"] |= {"scales": rows, "metrics": rows[-1]["metrics"]}
+    if photos > 2:
+        results["data"]["sets"] = {image: {"source": image, "labels": {}} for image in rows[0]["metrics"]["nano"]["per_image"]}
     if other:
         results["variants"]["other"] = variant(**other)
+        results["variants"]["other"]["metrics"] = {name: over(photos, name, value) for name, value in other.items()}
+    add_tradeoff_statistics(results)
     compare_dials(results)
     return results
-
-
-def test_curves_meet_variants_at_equal_q_on_the_line_between_scales():
-    results = dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 48.0), {"psnr_original": 28.5, "nano": 46.0})
-    (meeting,) = results["dial_comparison"]
-    assert meeting["dial_at"]["scale"] == pytest.approx(0.75) and meeting["dial_at"]["psnr_original"] == pytest.approx(28.0)
-    said = " ".join(describe_dials(results))
-    assert "At equal nano (46.00; lora at scale 0.75): other is better on psnr_original ↑ 28.00 against 28.50." in said
 
 
 def test_a_variant_out_of_reach_is_said_and_not_compared():
@@ -288,10 +560,45 @@ def test_a_variant_out_of_reach_is_said_and_not_compared():
     assert "cannot be compared with other" in " ".join(describe_dials(results))
 
 
-def test_a_dial_that_makes_q_worse_is_said_whoever_wins():
-    said = " ".join(describe_dials(dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 43.0))))
-    assert "lora: nano becomes worse from s = 0.5 to 1." in said and "from s = 0 to s = 1 nano ↑ from 40.00 to 43.00" in said
-    assert "becomes worse" not in " ".join(describe_dials(dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 45.0))))
+@pytest.mark.parametrize("photos", [2, 8])
+def test_a_dial_that_makes_q_worse_is_said_as_far_as_it_can_be_told(photos):
+    said = " ".join(describe_dials(dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 43.0), photos=photos)))
+    worse, chance = "lora: nano becomes worse from s = 0.5 to 1.", "lora: nano falls from s = 0.5 to 1, which may be chance."
+    assert (worse in said, chance in said) == (photos == 8, photos == 2)
+    assert "from s = 0 to s = 1 nano ↑ from 40.00 to 43.00" in said and ("(nano +3.00, 95 % +3.00 to +3.00)" in said) == (photos == 8)
+    rising = " ".join(describe_dials(dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 45.0), photos=photos)))
+    assert "becomes worse" not in rising and "falls" not in rising
+
+
+def test_each_curve_is_told_from_its_own_start_and_marked_among_its_own_scales(tmp_path):
+    results = dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 48.0), photos=8)
+    results["dni"] = {
+        "between": ["a", "b"],
+        "scales": [point(*row, 8) for row in ((0.0, 33.0, 30.0), (0.5, 31.0, 70.0), (1.0, 28.0, 99.0))],
+    }
+    add_tradeoff_statistics(results)
+    said = " ".join(describe_dials(results))
+    assert "a → b: from α = 0 to α = 1 nano ↑ from 30.00 to 99.00, psnr_original ↑ from 33.00 to 28.00 (nano +69.00" in said
+    add_dial_statistics(results)
+    for dial in dials(results):
+        assert [row.cells[1].best for row in scale_table(results, dial)] == [False, False, True]
+    table = headline(results).split("## Adapters at several scales")[1]
+    assert table.count("| **48.00** |") == table.count("| **99.00** |") == 1
+
+
+def test_few_photos_have_no_intervals_and_one_image_is_one(tmp_path):
+    results = dial_results((30.0, 29.0, 27.0), (40.0, 44.0, 48.0))
+    written = write_tradeoff(results, {}, tmp_path, "few")
+    assert "95 % intervals" not in written.table.read_text() and not re.search(
+        r"<small>[\d.]+ to [\d.]+</small>", written.report.read_text()
+    )
+    for row in results["variants"]["lora"]["scales"]:
+        row["metrics"]["nano"]["per_image"] = {"a-0-0": row["metrics"]["nano"]["mean"]}
+    assert describe_dials(results)[0].startswith("1 held-out image of 1 source photo;")
+    del results["variants"]["lora"]
+    results["dni"] = {"between": ["a", "b"], "scales": [point(0.0, 33.0, 30.0), point(1.0, 28.0, 99.0)]}
+    compare_dials(results)
+    assert "adapter" not in describe_dials(results)[-1]
 
 
 def test_points_of_curves_are_rows_beside_the_variants_without_one():
@@ -315,6 +622,8 @@ def test_scales_are_sorted_and_have_both_ends():
 def test_what_cannot_be_drawn_is_explained_before_anything_is_evaluated(options, tmp_path, counted):
     runs, no_lora = options.path.experiments_root, options.model_copy(update={"lora": None})
     adapter = runs / "lora" / "models" / "adapter_2"
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no weights")
     no_data = options.model_copy(update={"datasets": options.datasets.model_copy(update={"val": None})})
     cases = [
         (no_lora, {}, "no `lora` block"),
@@ -323,6 +632,12 @@ def test_what_cannot_be_drawn_is_explained_before_anything_is_evaluated(options,
         (options, {"adapter": adapter}, "--model .* and --adapter .* together"),
         (options, {"dni": (runs / "base", runs / "ful")}, "ful: no such weight file"),
         (options, {"against": {"lora": runs / "full"}}, "name of the run itself"),
+        (options, {"against": {"x": runs}}, "runs: expected a weight file or a run's folder"),
+        (options, {"against": {"x": adapter}}, "adapter_2: expected a weight file or a run's folder"),
+        (options, {"dni": (runs / "base", adapter)}, "adapter_2: expected a weight file or a run's folder"),
+        (options, {"against": {"x": broken}}, "broken.safetensors"),
+        (options, {"base": runs / "nope.pth", "adapter": adapter}, "nope.pth: no such weight file"),
+        (options, {"base": runs / "base", "adapter": runs / "nope"}, "nope: expected a weight file, a run's folder or an adapter"),
         (options, {"against": {"a/b": runs / "full"}}, "--against a/b"),
     ]
     for opt, arguments, message in cases:
@@ -333,10 +648,18 @@ def test_what_cannot_be_drawn_is_explained_before_anything_is_evaluated(options,
         parse_against(["full"])
 
 
-def test_networks_that_differ_cannot_be_interpolated(options, tmp_path):
+def test_networks_that_differ_cannot_be_interpolated(options, tmp_path, counted):
     other = train(tmp_path, "wide", {"network_g": {"embed_dim": 16}, "train": {"total_iter": 1}})
     with pytest.raises(InterpolationError, match="not of the same network"):
         measured(options, dni=(options.path.experiments_root / "base", other), out=tmp_path / "out")
+    assert counted["n"] == 0
+
+
+def test_the_ends_are_called_as_their_runs_are_dots_included(options, tmp_path):
+    runs = options.path.experiments_root
+    shutil.copytree(runs / "full", runs / "full_lr0.1")
+    ends = (runs / "full_lr0.1", runs / "base" / "models" / "net_g_2.safetensors")
+    assert measured(options, scales=(0.0, 1.0), dni=ends, out=tmp_path / "out")["dni"]["between"] == ["full_lr0.1", "base"]
 
 
 def test_an_adapter_of_another_base_is_refused(options, tmp_path):
@@ -355,7 +678,9 @@ def test_a_study_with_scales_and_dni_reports_curves_under_their_variants(study_f
     variants = {name: STUDY["variants"][name] for name in ("amo", "amo_reward")} | {"full": FULL}
     dialled = changed(study_file, seeds=[0, 5], adapter_scales=[0.5], dni=["amo", "full"], variants=variants)
     results, said, written = run(dialled)
-    rows = results["variants"]["amo_reward"]["scales"]
+    (meeting,) = results["dial_comparison"]
+    assert meeting["other"] == "amo → full" and (meeting["equal"] or any(row.get("sought") for row in results["dni"]["scales"]))
+    rows = [row for row in results["variants"]["amo_reward"]["scales"] if not row.get("sought")]
     assert [row["scale"] for row in rows] == [0, 0.5, 1] and [r["seed"] for r in rows[1]["runs"]] == [0, 5]
     for column_ in ("nano", "psnr"):
         a, b = (results["variants"][name]["metrics"][column_] for name in ("amo_reward", "amo"))
@@ -372,7 +697,25 @@ def test_a_study_with_scales_and_dni_reports_curves_under_their_variants(study_f
     assert set(pd.read_csv(written.results.parent / "scales.csv").curve) == {"amo_reward", "amo → full", "amo", "full"}
     monkeypatch.setattr(Study, "judged", None)
     again, _, _ = run(dialled)
-    assert again["variants"]["amo_reward"]["scales"] == rows
+    assert again["variants"]["amo_reward"]["scales"] == results["variants"]["amo_reward"]["scales"]
+
+
+def test_a_study_notices_an_edited_adapter_other_tiles_and_scales_taken_back(study_file, monkeypatch):  # noqa: F811
+    variants = {name: STUDY["variants"][name] for name in ("amo", "amo_reward")}
+    dialled = changed(study_file, adapter_scales=[0], variants=variants)
+    _, _, written = run(dialled)
+    judged, calls = Study.judged, []
+    monkeypatch.setattr(Study, "judged", lambda *given: calls.append(given) or judged(*given))
+    config = next(written.results.parent.glob("runs/seed0/amo_reward/models/adapter_*")) / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "lora_alpha": 1}))
+    run(dialled)
+    assert len(calls) == 2, "scale 0 and scale 1"
+    assert (written.results.parent / "scales.csv").exists()
+    base = study_file.parent / "base.yml"
+    base.write_text(base.read_text().replace("val_freq: 1", "val_freq: 1\n  tile: 16"))
+    calls.clear()
+    run(changed(study_file, adapter_scales=None))
+    assert len(calls) == 2 and not (written.results.parent / "scales.csv").exists()
 
 
 def test_a_study_without_scales_has_no_curve_and_its_planes_are_as_ever(study_file):  # noqa: F811

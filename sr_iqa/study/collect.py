@@ -19,7 +19,8 @@ from sr_iqa.scorecard import member_name
 from sr_iqa.training.folder import provenance
 
 from .dial_runs import add_dials, dial_files
-from .dials import ScaleRow, add_dial_statistics, compare_dials
+from .dials import ScaleRow, add_dial_statistics
+from .meetings import compare_dials
 from .pictures import SetImages
 from .proxy import add_proxy_gaps
 from .results import Results, merge_seeds, order_checks

@@ -37,31 +37,38 @@ def dial_plane(results: Results, x: str, y: str, alone: bool = False) -> Drawing
     columns = columns_of(as_variants(results, dials(results)))
     name = f"{'curve' if alone else 'tradeoff'}-{x}-{y}"
     drawing, axes = new_drawing(name, f"{y} against {x} at every scale; the figures are in the table")
+    handles: list[Any] = []
     for dial in curves:
         for row in dial.rows:
             _bars(axes, results, row, (x, y), dial_colour(results, dial))
-        add_curve(axes, results, dial, x, y, label=dial.name)
+        handles.append(add_curve(axes, results, dial, x, y, subject=True))
     base, first = curves[0].rows[0]["metrics"], "base" if curves[0].kind == "adapter" else curves[0].name.split(" → ")[0]
-    axes.plot(base[x]["mean"], base[y]["mean"], "s", color=INK, markersize=8, zorder=4, label=first)
+    handles += axes.plot(base[x]["mean"], base[y]["mean"], "s", color=INK, markersize=8, zorder=4)
+    names = [*(dial.name for dial in curves), first]
     for name, variant in results["variants"].items() if not alone else ():
         if not variant.get("scales") and x in variant["metrics"] and y in variant["metrics"]:
             at = [variant["metrics"][c]["mean"] for c in (x, y)]
-            axes.plot(*at, "D", color=colour_of(results, name), markersize=7, zorder=4, label=name)
+            handles += axes.plot(*at, "D", color=colour_of(results, name), markersize=7, zorder=4)
+            names.append(name)
     finish_plane(axes, {} if alone else results["gold_standard"], columns, x, y)
     drawing.figure.draw_without_rendering()  # places in pixels are known only after the layout
     taken: list[Any] = []
     for dial in curves:
         _write_scales(axes, results, dial, x, y, taken)
-    axes.legend(fontsize=8, labelcolor=INK, frameon=False)
+    legend = axes.legend(handles, names, fontsize=8, labelcolor=INK, frameon=False)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)
     return drawing
 
 
-def add_curve(axes: Axes, results: Results, dial: Dial, x: str, y: str, label: str = "") -> None:
-    """Draws a curve through its scales, DNI dashed; with a label it is the plot's subject."""
+def add_curve(axes: Axes, results: Results, dial: Dial, x: str, y: str, subject: bool = False) -> Any:
+    """Draws a curve through its scales, DNI dashed, with larger points where it is the plot's subject; returns its line."""
     rows = _placed(dial, x, y)
     means = [[row["metrics"][c]["mean"] for row in rows] for c in (x, y)]
-    dash, size = "-" if dial.kind == "adapter" else (0, (4, 2)), 5 if label else 3
-    axes.plot(*means, color=dial_colour(results, dial), linestyle=dash, linewidth=1.6, marker="o", markersize=size, zorder=1, label=label)
+    dash, size = "-" if dial.kind == "adapter" else (0, (4, 2)), 5 if subject else 3
+    (line,) = axes.plot(*means, color=dial_colour(results, dial), linestyle=dash, linewidth=1.6, marker="o", markersize=size, zorder=1)
+    return line
 
 
 def _placed(dial: Dial, x: str, y: str) -> list[ScaleRow]:

@@ -10,52 +10,66 @@ import numpy as np
 from sr_iqa.images import read_image
 
 from .dial_figures import colour_of, dial_colour
-from .dials import Dial, as_variants, describe_dials, dials
+from .dial_words import describe_dials
+from .dials import Dial, as_variants, dials
 from .pages import script_json
 from .pictures import EACH, SetImages, busiest_place, enlarge, gt_note, thumbnail, webp_url
-from .results import MetricValues, Results, arrow, columns_of, tier
+from .results import MetricValues, Results, columns_of, tier_spans
 from .significance import can_tell
-from .summary import AGAINST, table_rows
+from .summary import Row, column_notes, table_rows
 
-MOST_SIDE = 512
-"""Side in SR pixels of what is shown of a picture: larger ones are cut where the scales differ most."""
+SIDES = (512, 256, 192)
+"""In SR pixels, of what is shown of a picture: larger ones are cut where the scales differ most. The first at which LEAST_SETS fit."""
+LEAST_SETS = 4
 
 
-def dial_section(results: Results, images: Mapping[str, SetImages], room: int) -> dict[str, Any] | None:
-    """The variables of dial.html.j2; None where there is no curve. The pictures take at most `room` bytes."""
+def dial_section(results: Results, images: Mapping[str, SetImages], room: int, numbered: Sequence[str]) -> dict[str, Any] | None:
+    """The variables of dial.html.j2; None where there is no curve. The pictures take at most `room` bytes.
+
+    `numbered`: the variants that are numbered in the page's table, in its order.
+    """
     curves = dials(results)
     if not curves:
         return None
     flat = as_variants(results, curves)
-    columns = columns_of(flat)
-    groups = [tier(column) for column in columns.values()]
-    heads = [{"name": c, "arrow": arrow(about["lower_better"]), "against": AGAINST[about["against"]]} for c, about in columns.items()]
     colours = {dial.label(row["scale"]): dial_colour(results, dial) for dial in curves for row in dial.rows}
     colours |= {name: colour_of(results, name) for name in flat["variants"] if name not in colours}
     shown = pictured_sets(results, images, room)
     return {
         "sentences": describe_dials(results),
-        "columns": heads,
-        "tiers": [(group, groups.count(group)) for group in dict.fromkeys(groups)],
+        "columns": column_notes(flat),
+        "tiers": tier_spans(flat),
         "rows": table_rows(flat),
-        "scale_rows": [row for row in table_rows(as_variants(results, curves, others=False)) if row.kind == "variant"],
+        "tables": {dial.name: scale_table(results, dial) for dial in curves},
         "colours": colours,
-        "numbered": list(results["variants"]),
+        "numbered": numbered,
         "q": results["optimised_metric"],
+        "adapted": curves[0].kind == "adapter",
         "interpolated": any(dial.kind == "dni" for dial in curves),
         "pictures": bool(shown),
+        "too_large": bool(images) and not shown,
         "bytes": sum(map(_size, shown)),
-        "data": script_json({**plane_data(results), "q": results["optimised_metric"], "sets": shown}),
+        "data": script_json({**plane_data(results, numbered), "q": results["optimised_metric"], "sets": shown}),
     }
 
 
-def plane_data(results: Results) -> dict[str, Any]:
+def scale_table(results: Results, dial: Dial) -> list[Row]:
+    """The rows of one curve: its best and what is not worse than it are marked among its own scales."""
+    return [row for row in table_rows(as_variants(results, [dial], others=False)) if row.kind == "variant"]
+
+
+def plane_data(results: Results, numbered: Sequence[str]) -> dict[str, Any]:
     """What the page's script draws a plane of any two columns from: variants as numbered points, curves, the Gold Standard."""
     curves = dials(results)
     columns = columns_of(as_variants(results, curves)) if curves else columns_of(results)
     points = [
-        {"number": number, "name": name, "colour": colour_of(results, name), "values": _values(results, variant["metrics"])}
-        for number, (name, variant) in enumerate(results["variants"].items(), 1)
+        {
+            "number": number,
+            "name": name,
+            "colour": colour_of(results, name),
+            "values": _values(results, results["variants"][name]["metrics"]),
+        }
+        for number, name in enumerate(numbered, 1)
     ]
     drawn = [
         {
@@ -67,7 +81,7 @@ def plane_data(results: Results) -> dict[str, Any]:
         }
         for dial in curves
     ]
-    gold = {c: entry["mean"] for c, entry in results["gold_standard"].items()}
+    gold = {c: entry["mean"] for c, entry in results["gold_standard"].items() if np.isfinite(entry["mean"])}
     return {"lower": {c: column["lower_better"] for c, column in columns.items()}, "points": points, "curves": drawn, "gold": gold}
 
 
@@ -82,16 +96,17 @@ def _values(results: Results, metrics: Mapping[str, MetricValues]) -> dict[str, 
 
 
 def pictured_sets(results: Results, images: Mapping[str, SetImages], room: int) -> list[dict[str, Any]]:
-    """The sets with the largest gains in Q on the first curve (scale 0 to 1) and those with the largest losses, in turn, while they fit."""
-    curves = dials(results)
-    found = []
-    for name, gain in _in_turn(results, curves[0], [name for name, entry in images.items() if entry.scaled]):
-        entry = _pictured(results, curves, name, images[name])
-        entry["gain"] = gain
-        room -= _size(entry)
-        if room < 0:
+    """Of chosen_sets those that fit into `room` bytes, cut to the largest of SIDES at which LEAST_SETS of them do."""
+    names, found = chosen_sets(results, [name for name, entry in images.items() if entry.scaled]), []
+    for side in SIDES:
+        found, left = [], room
+        for name in names:
+            entry = _pictured(results, name, images[name], side)
+            if _size(entry) <= left:
+                found.append(entry)
+                left -= _size(entry)
+        if len(found) >= min(LEAST_SETS, len(names)):
             break
-        found.append(entry)
     return found
 
 
@@ -100,22 +115,30 @@ def _size(entry: Mapping[str, Any]) -> int:
     return sum(map(len, entry["pool"])) + len(entry["thumbnail"])
 
 
-def _in_turn(results: Results, dial: Dial, names: Sequence[str]) -> list[tuple[str, str]]:
-    """(set, its gain in words): largest gain, largest loss, second largest gain, ..."""
-    q = results["optimised_metric"]
-    start, end = (next(row["metrics"][q] for row in dial.rows if row["scale"] == scale) for scale in (0, 1))
-    gains = {name: end["per_image"][name] - start["per_image"][name] for name in names}
-    order = sorted(gains, key=lambda name: gains[name] if start["lower_better"] else -gains[name])
+def chosen_sets(results: Results, names: Sequence[str]) -> list[str]:
+    """Largest gain in Q on the first curve from scale 0 to 1, largest loss, second largest gain, ...; those without a finite Q are last."""
+    gains = _gains(results)
+    finite = [name for name in names if np.isfinite(gains[name])]
+    lower_better = dials(results)[0].rows[0]["metrics"][results["optimised_metric"]]["lower_better"]
+    order = sorted(finite, key=lambda name: gains[name] if lower_better else -gains[name])
     turns = [order[k // 2] if k % 2 == 0 else order[-1 - k // 2] for k in range(len(order))]
-    return [(name, f"{q} {gains[name]:+.2f} from {dial.sign} = 0 to 1") for name in turns[: 2 * EACH]]
+    return [*turns, *(name for name in names if name not in finite)][: 2 * EACH]
 
 
-def _pictured(results: Results, curves: Sequence[Dial], name: str, images: SetImages) -> dict[str, Any]:
+def _gains(results: Results) -> dict[str, float]:
+    """Set -> Q at scale 1 of the first curve minus Q at 0."""
+    q, rows = results["optimised_metric"], dials(results)[0].rows
+    start, end = (next(row["metrics"][q]["per_image"] for row in rows if row["scale"] == scale) for scale in (0, 1))
+    return {name: end[name] - start[name] for name in start}
+
+
+def _pictured(results: Results, name: str, images: SetImages, most: int) -> dict[str, Any]:
     """One set's pictures, each once in `pool`, and its values; what names them holds their places in the pool."""
-    outputs = {dial.name: [read_image(path) for path in images.scaled[dial.name]] for dial in curves if dial.name in images.scaled}
-    height, width = next(iter(outputs.values()))[0].shape[:2]
-    y, x, _ = busiest_place([image for row in outputs.values() for image in row], MOST_SIDE)
-    inside = (slice(y, y + MOST_SIDE), slice(x, x + MOST_SIDE))
+    curves = [dial for dial in dials(results) if dial.name in images.scaled]
+    outputs = {dial.name: [read_image(path) for path in images.scaled[dial.name]] for dial in curves}
+    height, width = outputs[curves[0].name][0].shape[:2]
+    y, x, _ = busiest_place([image for row in outputs.values() for image in row], most)
+    inside = (slice(y, y + most), slice(x, x + most))
     pool: dict[str, int] = {}
 
     def kept(image: np.ndarray) -> int:
@@ -125,14 +148,21 @@ def _pictured(results: Results, curves: Sequence[Dial], name: str, images: SetIm
     for gt in sorted(images.gts, key=lambda gt: (gt != "original", gt)):
         note = gt_note(results, name, gt)
         references[f"GT {gt}" + (f" ({note})" if note else "")] = kept(images.gts[gt])
-    shown = {dial: [kept(image) for image in row] for dial, row in outputs.items()}
-    columns = list(dict.fromkeys([results["optimised_metric"], "psnr_original"]))
-    values = {dial.name: [_of_image(row["metrics"], columns, name) for row in dial.rows] for dial in curves if dial.name in outputs}
-    whole = height <= MOST_SIDE and width <= MOST_SIDE
-    side = (min(width, MOST_SIDE), min(height, MOST_SIDE))
-    cut = "" if whole else f"{side[0]}x{side[1]} pixels at ({x}, {y}) of {width}x{height}; the values are the whole picture's"
-    small = thumbnail(next(iter([*images.gts.values(), *outputs[next(iter(outputs))]])), 96)
-    return {"image": name, "cut": cut, "thumbnail": small, "references": references, "outputs": shown, "values": values, "pool": list(pool)}
+    q, side = results["optimised_metric"], (min(width, most), min(height, most))
+    gain = _gains(results)[name]
+    columns = list(dict.fromkeys([q, "psnr_original"]))
+    whole = side == (width, height)
+    return {
+        "image": name,
+        "gain": f"{q} {gain:+.2f} from {dials(results)[0].sign} = 0 to 1" if np.isfinite(gain) else "",
+        "cut": "" if whole else f"{side[0]}x{side[1]} pixels at ({x}, {y}) of {width}x{height}; the values are the whole picture's",
+        "size": side,
+        "thumbnail": thumbnail(next(iter([*images.gts.values(), *outputs[curves[0].name]])), 96),
+        "references": references,
+        "outputs": {dial: [kept(image) for image in row] for dial, row in outputs.items()},
+        "values": {dial.name: [_of_image(row["metrics"], columns, name) for row in dial.rows] for dial in curves},
+        "pool": list(pool),
+    }
 
 
 def _of_image(metrics: Mapping[str, MetricValues], columns: Sequence[str], image: str) -> dict[str, float]:

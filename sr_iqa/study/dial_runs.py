@@ -8,23 +8,24 @@ root/records/seed<S>/...                    what each was evaluated with
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from sr_iqa.training.build import starting_network
 from sr_iqa.training.checkpoint import load_trained
-from sr_iqa.training.folder import final_weights
 
 from .dials import ScaleRow, dials, scale_rows
-from .results import Results
+from .meetings import evaluate_meetings
+from .results import Results, merge_seeds
 from .results import Variant as Row
-from .scales import DEFAULT_SCALES, AdapterDial, DniDial, Metrics, evaluate_scales, plain_weights, warn_beyond, weights_identity
+from .scales import DEFAULT_SCALES, AdapterDial, DniDial, Metrics, Turned, evaluate_scales, warn_beyond, weights_identity
 from .study import Study, best_device
 
 Say = Callable[[str], None]
+Values = Callable[[Sequence[float]], dict[float, Metrics]]
+"""Scales -> their values, of one seed; evaluates what is not known."""
 DNI = "/dni"
 """Stands for the curve between two variants; no variant can have this name, which could be no folder's."""
 
@@ -60,17 +61,33 @@ def evaluate_dials(study: Study, rows: Mapping[str, list[Row]], say: Say) -> dic
 
     `rows`: variant -> one row per trained seed.
     """
-    found = {}
-    for name, trained in rows.items():
-        if scales := scales_of(study, name):
-            warn_beyond(scales, f"{name}: adapter scale")
-            found[name] = scale_rows({row["seed"]: _adapter_values(study, name, row, say) for row in trained})
+    curves = {
+        name: (name, scales, {row["seed"]: _adapter_values(study, name, row) for row in trained})
+        for name, trained in rows.items()
+        if (scales := scales_of(study, name))
+    }
     if study.dni and all(name in rows for name in study.dni):
-        warn_beyond(dni_scales(study), "dni: alpha")
         seeds = [row["seed"] for row in rows[study.dni[0]] if study.is_trained(study.dni[1], row["seed"])]
         if seeds:
-            found[DNI] = scale_rows({seed: _between_values(study, study.dni, seed, say) for seed in seeds})
+            curves[DNI] = (" → ".join(study.dni), dni_scales(study), {seed: _between_values(study, study.dni, seed) for seed in seeds})
+    found, turns = {}, {}
+    for key, (name, scales, by_seed) in curves.items():
+        warn_beyond(scales, f"{name}: {'alpha' if key == DNI else 'adapter scale'}")
+        found[key] = _rows(by_seed, scales)
+        turns[name] = partial(_turn, by_seed)
+        say(f"evaluated {name} at {len(scales)} scales")
+    results: Results = {"variants": {n: merge_seeds(trained) for n, trained in rows.items()}, "optimised_metric": study.optimised_metric}
+    add_dials(results, found, study.dni)
+    evaluate_meetings(results, turns)
     return found
+
+
+def _rows(by_seed: Mapping[int, Values], scales: Sequence[float]) -> list[ScaleRow]:
+    return scale_rows({seed: values(scales) for seed, values in by_seed.items()})
+
+
+def _turn(by_seed: Mapping[int, Values], scale: float) -> ScaleRow:
+    return _rows(by_seed, [scale])[0]
 
 
 def add_dials(results: Results, found: Mapping[str, list[ScaleRow]], between: tuple[str, str] | None = None) -> None:
@@ -93,38 +110,35 @@ def dial_files(study: Study, results: Results, image: str) -> dict[str, list[Pat
     return found
 
 
-def _adapter_values(study: Study, name: str, row: Row, say: Say) -> dict[float, Metrics]:
-    """Scale -> values of one run; those at 1 are the variant's own."""
-    seed, folder = row["seed"], study.folder(name, row["seed"]).root
-    options = study.options(name, seed)
-    made_from = study.made_from(weights_identity(final_weights(folder)))
-    dial = AdapterDial(partial(load_trained, folder, best_device()))
-    others = [scale for scale in scales_of(study, name) if scale != 1]
+def _adapter_values(study: Study, name: str, row: Row) -> Values:
+    """Of one run; those at 1 are the variant's own."""
+    seed = row["seed"]
+    folder = study.folder(name, seed).root
+    evaluated = _evaluated(study, name, seed, AdapterDial(partial(load_trained, folder, best_device())), [folder])
+
+    def values(scales: Sequence[float]) -> dict[float, Metrics]:
+        found = evaluated([scale for scale in scales if scale != 1], partial(_adapter_place, study, name, seed))
+        return {**found, 1.0: copy.deepcopy(row["metrics"])} if 1 in scales else found
+
+    return values
+
+
+def _between_values(study: Study, pair: tuple[str, str], seed: int) -> Values:
+    """Between the networks of one seed."""
+    first, second = (study.folder(name, seed).root for name in pair)
+    dial = DniDial(lambda folder: load_trained(folder, best_device()), (first, second))
+    return partial(_evaluated(study, pair[0], seed, dial, [first, second]), place=partial(_between_place, study, seed))
+
+
+def _evaluated(study: Study, name: str, seed: int, dial: Turned, folders: Sequence[Path]) -> Callable[..., dict[float, Metrics]]:
+    """(scales, place) -> values of a network with a dial, in the protocol of the study."""
+    made_from = study.made_from(name, seed, " ".join(map(weights_identity, folders)))
+    scale = study.options(name, seed).scale
 
     def judge(net: nn.Module, outputs: Path) -> Metrics:
-        return study.judged(net, options.scale, outputs)
+        return study.judged(net, scale, outputs)
 
-    found = evaluate_scales(dial, others, partial(_adapter_place, study, name, seed), made_from, judge)
-    say(f"evaluated {name} (seed {seed}) at {len(others)} more scales")
-    return {**found, 1.0: copy.deepcopy(row["metrics"])}
-
-
-def _between_values(study: Study, pair: tuple[str, str], seed: int, say: Say) -> dict[float, Metrics]:
-    """Setting -> values between the networks of one seed."""
-    options = study.options(pair[0], seed)
-    folders = [study.folder(name, seed).root for name in pair]
-
-    def load() -> tuple[nn.Module, dict[str, Tensor], dict[str, Tensor]]:
-        a, b = (plain_weights(load_trained(folder, best_device())) for folder in folders)
-        return starting_network(options).to(best_device()).eval(), a, b
-
-    def judge(net: nn.Module, outputs: Path) -> Metrics:
-        return study.judged(net, options.scale, outputs)
-
-    made_from = study.made_from(" ".join(weights_identity(final_weights(folder)) for folder in folders))
-    found = evaluate_scales(DniDial(load), dni_scales(study), partial(_between_place, study, seed), made_from, judge)
-    say(f"evaluated {len(found)} networks between {' and '.join(pair)} (seed {seed})")
-    return found
+    return partial(evaluate_scales, dial, made_from=made_from, judge=judge, device=best_device())
 
 
 def _adapter_place(study: Study, name: str, seed: int, scale: float) -> tuple[Path, Path]:

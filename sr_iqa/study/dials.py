@@ -2,7 +2,7 @@
 
 variants.<name>.scales    [ScaleRow]: the variant's adapter at every scale; 0 is its base, 1 the variant itself
 dni                       {"between": [first, second], "scales": [ScaleRow]}: 0 is the first, 1 the second
-dial_comparison           [Meeting]: curves at equal Q, made by compare_dials
+dial_comparison           [meetings.Meeting]: curves at equal Q
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
-from .results import CurvePoint, MetricValues, Results, Run, Variant, arrow, columns_of, digits_of, format_value, merge_seeds
+from .results import MetricValues, Results, Run, Variant, merge_seeds, runs_of
 from .scales import Metrics
-from .significance import LEAST_PHOTOS, add_statistics, can_tell
-from .tuning import at_q, shared_levels
+from .significance import add_statistics, can_tell
+from .statistics import compare
+
+Kind = Literal["adapter", "dni"]
 
 
 class ScaleRow(TypedDict):
@@ -25,20 +27,28 @@ class ScaleRow(TypedDict):
     scale: float
     metrics: dict[str, MetricValues]
     """As a variant's; with statistics against scale 0 (add_dial_statistics)."""
+    seed: int
+    """The (first) manual_seed."""
     runs: NotRequired[list[Run]]
-    """One entry per seed."""
+    """One entry per seed, where there are several."""
+    sought: NotRequired[bool]
+    """Nobody asked for this scale: it was evaluated to meet another network at equal Q (meetings.py)."""
 
 
-class Meeting(TypedDict):
-    """A curve and another one, or a variant, where both have the same Q; values are linear between the scales, means over seeds."""
+@dataclass(frozen=True)
+class Compared:
+    """One network's values in a column minus another's, on the same images."""
 
-    dial: str
-    other: str
-    q: float
-    dial_at: dict[str, float]
-    """`scale` and every column."""
-    other_at: dict[str, float]
-    """The same; without `scale` for a variant."""
+    difference: float
+    """Native units."""
+    low: float
+    high: float
+    """95 % bootstrap interval over photos and seeds."""
+    agreeing: int
+    """Seeds whose own difference has the same sign."""
+    seeds: int
+    clear: bool
+    """There are enough photos, and the interval excludes 0."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,9 @@ class Dial:
 
     name: str
     """The variant, or `first → second`."""
-    kind: Literal["adapter", "dni"]
-    rows: Sequence[ScaleRow]
+    kind: Kind
+    rows: list[ScaleRow]
+    """In rising order."""
 
     @property
     def sign(self) -> str:
@@ -59,10 +70,9 @@ class Dial:
         """A row's name."""
         return f"{self.name}, {self.sign} = {scale:g}"
 
-    def points(self, column: str) -> list[CurvePoint]:
-        """(scale, means) in rising order up to 1, beyond which nothing was trained, where `column` is finite."""
-        rows = [row for row in self.rows if row["scale"] <= 1 and np.isfinite(row["metrics"][column]["mean"])]
-        return [{"step": row["scale"], "metrics": {c: v["mean"] for c, v in row["metrics"].items()}} for row in rows]  # type: ignore[typeddict-item]
+    def trained(self, column: str) -> list[ScaleRow]:
+        """Rows up to scale 1, beyond which nothing was trained, where `column` is finite."""
+        return [row for row in self.rows if row["scale"] <= 1 and np.isfinite(row["metrics"][column]["mean"])]
 
 
 def dials(results: Results) -> list[Dial]:
@@ -77,27 +87,21 @@ def scale_rows(by_seed: Mapping[int, Mapping[float, Metrics]]) -> list[ScaleRow]
     rows: list[ScaleRow] = []
     for scale in sorted(next(iter(by_seed.values()))):
         merged = merge_seeds([_as_variant(values[scale], seed) for seed, values in by_seed.items()])
-        rows.append({"scale": scale, "metrics": merged["metrics"]} | ({"runs": merged["runs"]} if len(by_seed) > 1 else {}))  # type: ignore[arg-type]
+        row: ScaleRow = {"scale": scale, "metrics": merged["metrics"], "seed": merged["seed"]}
+        rows.append({**row, "runs": merged["runs"]} if len(by_seed) > 1 and "runs" in merged else row)
     return rows
 
 
 def as_variants(results: Results, chosen: Sequence[Dial], others: bool = True) -> Results:
     """Results whose variants are the points of curves and (with `others`) the variants without one; values are shared, not copied."""
-    points = {
-        dial.label(row["scale"]): {
-            **_as_variant(row["metrics"], 0, _options(results, dial)),
-            **({"runs": row["runs"]} if "runs" in row else {}),
-        }
-        for dial in chosen
-        for row in dial.rows
-    }
+    points = {dial.label(row["scale"]): {**row_as_variant(row), "options": _options(results, dial)} for dial in chosen for row in dial.rows}
     rest = {name: variant for name, variant in results["variants"].items() if others and not variant.get("scales")}
     kept = {key: results[key] for key in ("gold_standard", "optimised_metric", "data", "statistics") if key in results}
     return {"variants": {**points, **rest}, **kept}
 
 
-def _as_variant(metrics: Metrics, seed: int, options: dict[str, Any] | None = None) -> Variant:
-    return {"metrics": metrics, "seed": seed, "options": options or {}, "chosen": {}, "standings": {}, "steps": 0, "curve": []}
+def _as_variant(metrics: Metrics, seed: int) -> Variant:
+    return {"metrics": metrics, "seed": seed, "options": {}, "chosen": {}, "standings": {}, "steps": 0, "curve": []}
 
 
 def _options(results: Results, dial: Dial) -> dict[str, Any]:
@@ -112,122 +116,36 @@ def add_dial_statistics(results: Results) -> None:
 
 
 def add_tradeoff_statistics(results: Results) -> None:
-    """The same over all points and all variants at once, against the first curve's scale 0; and results["statistics"]."""
-    first = dials(results)[0]
-    flat = as_variants(results, dials(results))
+    """The same over all points and all variants at once, against the first curve's scale 0; and results["statistics"].
+
+    Each of them is one network, whatever its seed was.
+    """
+    first, flat = dials(results)[0], as_variants(results, dials(results))
+    flat["variants"] = {name: {**variant, "seed": 0} for name, variant in flat["variants"].items()}
     add_statistics(flat, first.label(first.rows[0]["scale"]))
     results["statistics"] = flat["statistics"]
 
 
-# ---------------------------------------------------------------- at equal Q
+def compared(results: Results, a: Variant, b: Variant, column: str) -> Compared | None:
+    """a minus b, paired by seed, or as they are where both are of one seed; None where nothing pairs or a value is not finite."""
+    one, two = ({run["seed"]: run["per_image"][column] for run in runs_of(variant)} for variant in (a, b))
+    pairs = [(one[seed], two[seed]) for seed in sorted(one.keys() & two.keys())]
+    pairs = [(*one.values(), *two.values())] if len(one) == len(two) == 1 else pairs
+    images, sets = list(a["metrics"][column]["per_image"]), results["data"].get("sets", {})
+    values = np.array([[[side[image] for image in images] for side in pair] for pair in pairs], float)  # (S, 2, N)
+    if not pairs or not np.isfinite(values).all():
+        return None
+    photos = [sets.get(image, {}).get("source", image) for image in images]
+    found = compare(values[:, 0], values[:, 1], photos, a["metrics"][column]["lower_better"])
+    low, high = found.interval.low, found.interval.high
+    per_seed = (values[:, 0] - values[:, 1]).mean(1)
+    agreeing = int((np.sign(per_seed) == np.sign(found.mean)).sum())
+    return Compared(found.mean, low, high, agreeing, len(pairs), can_tell(results) and not low <= 0 <= high)
 
 
-def compare_dials(results: Results) -> None:
-    """Adds results["dial_comparison"]: the first curve against each other curve and variant, at the highest Q that both reach."""
-    curves = dials(results)
-    if not curves:
-        return
-    q, first = results["optimised_metric"], curves[0]
-    columns = columns_of(as_variants(results, curves))
-    sign = -1 if columns[q]["lower_better"] else 1
-    meetings: list[Meeting] = []
-    for other in curves[1:]:
-        a, b = first.points(q), other.points(q)
-        levels = shared_levels(a, b, q, sign) if a and b else np.empty(0)
-        if len(levels):
-            there = [_placed(at_q(points, q, sign, levels[-1])) for points in (a, b)]
-            meetings.append(
-                {"dial": first.name, "other": other.name, "q": float(sign * levels[-1]), "dial_at": there[0], "other_at": there[1]}
-            )
-    for name in _points_beside(results, first):
-        variant = results["variants"][name]
-        means = {column: values["mean"] for column, values in variant["metrics"].items()}
-        reached = [sign * point["metrics"][q] for point in first.points(q)]
-        if reached and reached[0] <= sign * means[q] <= max(reached):
-            at = _placed(at_q(first.points(q), q, sign, sign * means[q]))
-            meetings.append({"dial": first.name, "other": name, "q": means[q], "dial_at": at, "other_at": means})
-    results["dial_comparison"] = meetings
-
-
-def _points_beside(results: Results, first: Dial) -> list[str]:
-    """The variants that the first curve is compared with: those without a curve, its own start excepted."""
-    q, variants = results["optimised_metric"], results["variants"]
-    start = variants[first.name].get("starts_from") if first.kind == "adapter" else None
-    return [name for name, variant in variants.items() if not variant.get("scales") and q in variant["metrics"] and name != start]
-
-
-def _placed(point: dict[str, float]) -> dict[str, float]:
-    """A point of tuning's, whose steps are our scales."""
-    return {"scale": point["step"], **{key: value for key, value in point.items() if key != "step"}}
-
-
-# ---------------------------------------------------------------- in words
-
-
-def describe_dials(results: Results) -> list[str]:
-    """What the curves show, in sentences computed from the figures, and how sure that is."""
-    curves, q = dials(results), results["optimised_metric"]
-    if not curves:
-        return []
-    flat = as_variants(results, curves)
-    columns = columns_of(flat)
-    images = len(curves[0].rows[0]["metrics"][q]["per_image"])
-    photos = results.get("statistics", {}).get("photos", 0)
-    sure = "intervals are 95 % bootstrap intervals over the photos" if can_tell(results) else ""
-    few = f"with fewer than {LEAST_PHOTOS} photos no difference can be called significant"
-    sentences = [f"{images} held-out images of {photos} source photo{'s' if photos != 1 else ''}; {sure or few}."]
-    for dial in curves:
-        sentences += [_course(dial, q, columns), *_turns(dial, q, columns[q]["lower_better"])]
-    met = results.get("dial_comparison", [])
-    sentences += [_meeting(m, columns, q) for m in met]
-    others = [*(dial.name for dial in curves[1:]), *_points_beside(results, curves[0])]
-    alone = [name for name in others if name not in {m["other"] for m in met}]
-    if alone:
-        names = ", ".join(alone)
-        sentences.append(f"At equal {q} {curves[0].name} cannot be compared with {names}: its curve does not pass through their {q}.")
-    sentences.append(
-        "All points of an adapter's curve come from one training run, so they are compared at equal steps. "
-        f"{q} is only a proxy: a higher value is no proof of a better picture. Look at the columns that watch it, and at the pictures."
-    )
-    return sentences
-
-
-def _course(dial: Dial, q: str, columns: Mapping[str, MetricValues]) -> str:
-    """From the first scale to 1: Q, the PSNR to the original, and what watches."""
-    start, end = dial.rows[0], next(row for row in dial.rows if row["scale"] == 1)
-    told = [c for c in (q, "psnr_original", "niqe", "grid") if c in start["metrics"]]
-    words = []
-    for column in dict.fromkeys(told):
-        a, b = (row["metrics"][column]["mean"] for row in (start, end))
-        digits = digits_of([a, b])
-        words.append(f"{column} {arrow(columns[column]['lower_better'])} from {format_value(a, digits)} to {format_value(b, digits)}")
-    against = end["metrics"][q].get("against_baseline")
-    sure = f" ({q} {against['difference']:+.2f}, 95 % {against['low']:+.2f} to {against['high']:+.2f})" if against else ""
-    return f"{dial.name}: from {dial.sign} = 0 to {dial.sign} = 1 {', '.join(words)}{sure}."
-
-
-def _turns(dial: Dial, q: str, lower_better: bool) -> list[str]:
-    """Where turning the dial up makes Q worse."""
-    points = dial.points(q)
-    falls = [
-        f"from {dial.sign} = {a['step']:g} to {b['step']:g}"
-        for a, b in zip(points, points[1:], strict=False)
-        if (b["metrics"][q] > a["metrics"][q]) == lower_better and a["metrics"][q] != b["metrics"][q]
-    ]
-    return [f"{dial.name}: {q} becomes worse {', '.join(falls)}."] if falls else []
-
-
-def _meeting(meeting: Meeting, columns: Mapping[str, MetricValues], q: str) -> str:
-    a, b = meeting["dial_at"], meeting["other_at"]
-    groups: dict[str, list[str]] = {meeting["dial"]: [], meeting["other"]: [], "equal": []}
-    for column, about in columns.items():
-        if column == q or column not in a or column not in b:
-            continue
-        digits = digits_of([a[column], b[column]])
-        x, y = format_value(a[column], digits), format_value(b[column], digits)
-        better = "equal" if x == y else meeting["dial"] if (a[column] < b[column]) == about["lower_better"] else meeting["other"]
-        groups[better].append(f"{column} {arrow(about['lower_better'])} {x} against {y}")
-    where = f"scale {a['scale']:.2f}" + (f" and {b['scale']:.2f}" if "scale" in b else "")
-    start = f"At equal {q} ({meeting['q']:.2f}; {meeting['dial']} at {where.replace(' and ', ', ' + meeting['other'] + ' at ')}): "
-    words = [f"{'equal:' if name == 'equal' else name + ' is better on'} {', '.join(found)}" for name, found in groups.items() if found]
-    return start + "; ".join(words) + "."
+def row_as_variant(row: ScaleRow) -> Variant:
+    """A point of a curve as if it were a variant, for `compared`."""
+    variant = _as_variant(row["metrics"], row["seed"])
+    if "runs" in row:
+        variant["runs"] = row["runs"]
+    return variant

@@ -22,6 +22,7 @@ def export(results: Results, out: Path) -> None:
     scales.csv where adapters were evaluated at several scales."""
     draw(results).save(out / "figures")
     table = long_table(results)
+    (out / "scales.csv").unlink(missing_ok=True)  # of an earlier call, which had curves
     if dials(results):
         write_scales(results, out / "scales.csv")
     for path, write in (

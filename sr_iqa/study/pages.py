@@ -42,5 +42,5 @@ def trusted(text: str) -> Any:
 
 
 def script_json(value: Any) -> Any:
-    """JSON that may stand inside a <script>, whatever its strings hold."""
-    return trusted(json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+    """JSON that may stand inside a <script>, whatever its strings hold; raises ValueError for numbers that are not finite."""
+    return trusted(json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
+
+from sr_iqa.images import to_tensor
+from sr_iqa.iqa.noise import noise, noise_map
 
 from .results import Results, digits_of, format_value
 
@@ -16,6 +20,8 @@ CROP = 96
 """Side of the cut-outs in SR pixels."""
 AMPLIFY = 6
 """How much the differences of outputs are amplified in the noise panels."""
+NOISE_WHITE = 6 / 255
+"""Unexplained detail of this root mean square is white in the map of the noise panels."""
 SPECTRUM = 128
 """Side in pixels of the squares whose spectra are averaged."""
 EACH = 4
@@ -97,6 +103,10 @@ class NoisePanel:
     """Output minus the start's output, AMPLIFY times, around gray; data: URL of a PNG."""
     spectrum: str
     """Mean amplitude spectrum of the luma difference over all sets, logarithmic, frequency 0 in the middle; data: URL of a PNG."""
+    noise: float
+    """The noise measure of the output against the start's, mean over all sets: 0..1."""
+    where: str
+    """The unexplained detail of `difference`: its strength, NOISE_WHITE is white; data: URL of a PNG."""
 
 
 def noise_panels(results: Results, images: Mapping[str, SetImages]) -> list[NoisePanel]:
@@ -112,9 +122,18 @@ def noise_panels(results: Results, images: Mapping[str, SetImages]) -> list[Nois
         }
         if pairs:
             image = next(i for i in order if i in pairs)
-            changed = 128 + AMPLIFY * (pairs[image][0].astype(float) - pairs[image][1])
-            panels.append(NoisePanel(name, start, image, png_url(_bytes(changed)), png_url(_bytes(spectrum(list(pairs.values()))))))
+            after, before = pairs[image]
+            changed = 128 + AMPLIFY * (after.astype(float) - before)
+            share = float(np.mean([float(noise(*map(_batch, pair))) for pair in pairs.values()]))
+            strength = noise_map(_batch(after), _batch(before))[0].numpy()[..., None].repeat(3, axis=2)
+            drawn = (changed, spectrum(list(pairs.values())), 255 * strength / NOISE_WHITE)
+            difference, spectra, where = (png_url(_bytes(picture)) for picture in drawn)
+            panels.append(NoisePanel(name, start, image, difference, spectra, share, where))
     return panels
+
+
+def _batch(image: np.ndarray) -> Tensor:
+    return to_tensor(image)[None]
 
 
 def spectrum(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

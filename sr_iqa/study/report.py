@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sr_iqa.atomic import atomic_write
 from sr_iqa.data.gtset import STANDINGS
 from sr_iqa.errors import UserError
+from sr_iqa.iqa.noise import ALARM
 from sr_iqa.scorecard import write_json
 
 from .dial_figures import colour_of
@@ -16,7 +17,7 @@ from .dial_page import dial_section, plane_data
 from .gallery import draw
 from .pages import page, script_json, trusted
 from .pictures import AMPLIFY, SetImages, comparisons, noise_panels
-from .results import Results, columns_of, tier
+from .results import Results, tier_spans
 from .significance import can_tell
 from .summary import (
     AGAINST,
@@ -71,14 +72,15 @@ def write_report(results: Results, images: Mapping[str, SetImages], out: Path, t
 def render(results: Results, images: Mapping[str, SetImages], title: str) -> bytes:
     """The page. Every string of the results is escaped by the template."""
     gallery = {name: [trusted(drawing.inline()) for drawing in group] for name, group in vars(draw(results)).items()}
-    dial, q = dial_section(results, images, DIAL_BYTES), results["optimised_metric"]
+    numbered, q = list(results["variants"]), results["optimised_metric"]
+    dial = dial_section(results, images, DIAL_BYTES, numbered)
     return page(
         "report.html.j2",
         title=title,
         q=q,
         summary=describe(results),
         columns=column_notes(results),
-        tiers=_tier_spans(results),
+        tiers=tier_spans(results),
         rows=table_rows(results),
         statistics=results.get("statistics") if can_tell(results) else None,
         proxy=proxy_rows(results),
@@ -86,9 +88,10 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         proxy_note=PROXY_NOTE,
         proxy_heads=PROXY_HEADS,
         figures=gallery,
-        plane_data=script_json(plane_data(results)),
+        plane_data=script_json(plane_data(results, numbered)),
         dial=dial,
         noise=noise_panels(results, images),
+        noise_alarm=ALARM,
         amplify=AMPLIFY,
         differences=option_differences(results),
         comparisons=(shown := comparisons(results, images, dial["bytes"] if dial else 0)),
@@ -106,12 +109,6 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         provenance=results["provenance"],
         against=AGAINST,
     )
-
-
-def _tier_spans(results: Results) -> list[tuple[str, int]]:
-    """The table's upper head: (group, columns)."""
-    groups = [tier(column) for column in columns_of(results).values()]
-    return [(group, groups.count(group)) for group in dict.fromkeys(groups)]
 
 
 def _yaml(options: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
     {"variants": {name: Variant}, "gold_standard": {metric: GoldStandard}, "optimised_metric": "nano",
      "reward_comparison": see tuning.py, "checks": [Check], "data": {"sets": {image: {"source", "labels"}}, ...}, "provenance": {...},
-     "dni", "dial_comparison": see dials.py}
+     "dni", "dial_comparison": see dials.py and meetings.py}
 
 All values are native: `lower_better` tells their direction.
 """
@@ -155,11 +155,17 @@ PIXEL_LEVEL = ("psnr", "psnry", "ssim", "ssimc", "ms_ssim", "cw_ssim")
 
 def tier(column: MetricValues) -> str:
     """The group of a column in the table."""
-    if column["metric"] == "grid":
+    if column["metric"] in ("grid", "noise"):
         return "structured noise"
     if column["against"] == "none":
         return "no-reference"
     return "pixel-level" if column["metric"] in PIXEL_LEVEL else "mid-level"
+
+
+def tier_spans(results: Results) -> list[tuple[str, int]]:
+    """The table's upper head: (group, columns)."""
+    groups = [tier(column) for column in columns_of(results).values()]
+    return [(group, groups.count(group)) for group in dict.fromkeys(groups)]
 
 
 def best_variants(results: Results, column: str) -> set[str]:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from sr_iqa import __version__
 from sr_iqa.check import check
 from sr_iqa.checkpoints import file_hash, with_network
 from sr_iqa.config import Options, OptionsError, load, load_options
@@ -24,14 +23,14 @@ from sr_iqa.evaluation import evaluate
 from sr_iqa.iqa.metrics import Metric, create_metric
 from sr_iqa.scorecard import member_name, write_json
 from sr_iqa.training.checkpoint import load_trained
-from sr_iqa.training.folder import RunFolder, archive, final_weights
+from sr_iqa.training.folder import RunFolder, archive
 from sr_iqa.training.logs import is_finished, read_metrics
 from sr_iqa.training.state import check_unchanged, plain
 from sr_iqa.training.trainer import train
 
 from .results import CurvePoint
 from .results import Variant as Row
-from .scales import Metrics, recorded
+from .scales import Metrics, made_from, recorded, weights_identity
 
 
 @dataclass(frozen=True)
@@ -171,21 +170,12 @@ class Study:
         def compute(outputs: Path) -> Metrics:
             return self.judged(load_trained(folder.root, best_device()), scale, outputs)
 
-        return recorded(record, self.made_from(_hash(final_weights(folder.root))), self.outputs(name, seed), compute)
+        place = (record, self.outputs(name, seed))
+        return recorded(place, self.made_from(name, seed, weights_identity(folder.root)), compute, best_device())
 
-    def made_from(self, weights: str) -> dict[str, Any]:
-        """What the values of a network on the held-out sets depend on; `weights` is a hash of its own."""
-        data, val = self.held_out(), self.protocol
-        return {
-            "weights": weights,
-            "data": fingerprint(data),
-            "held_out": data.model_dump(mode="json"),
-            "metrics": [judge.identity for judge in self.judges],
-            "crop_border": val.crop_border,
-            "against": val.against,
-            "max_images": val.max_images,
-            "version": __version__,
-        }
+    def made_from(self, name: str, seed: int, weights: str) -> dict[str, Any]:
+        """What the values of a variant's network on the held-out sets depend on; `weights` is their identity."""
+        return made_from(weights, self.options(name, seed), self.held_out(), self.protocol, self.judges)
 
     def judged(self, net: nn.Module, scale: int, outputs: Path) -> Metrics:
         """Column -> values of a network on the held-out sets; its SR images go into `outputs`."""
@@ -237,8 +227,3 @@ def standings(folder: RunFolder) -> dict[str, int]:
 def curve(folder: RunFolder) -> list[CurvePoint]:
     """The validations of a run."""
     return [{"step": line["step"], "metrics": line["val"]} for line in read_metrics(folder.metrics) if "val" in line]
-
-
-def _hash(weights: Path) -> str:
-    """Of a weight file, or of an adapter folder's."""
-    return file_hash(weights / "adapter_model.safetensors" if weights.is_dir() else weights)

@@ -9,7 +9,8 @@ from typing import Literal
 from sr_iqa.data.gtset import LABELS, STANDINGS
 from sr_iqa.training.state import flat
 
-from .dials import as_variants, describe_dials, dials
+from .dial_words import describe_dials
+from .dials import as_variants, dials
 from .proxy import optimised_by
 from .results import MetricValues, Results, arrow, best_variants, columns_of, digits_of, format_value, runs_of, shares, tier
 from .significance import LEAST_PHOTOS, LEVEL, can_tell
@@ -231,8 +232,9 @@ def headline(results: Results) -> str:
     if results.get("reward_comparison"):
         lines += ["", "## LoRA against tuning all weights", "", *describe_tuning(results)]
     if curves := dials(results):
-        points = as_variants(results, curves, others=False)
-        lines += ["", "## Adapters at several scales", "", *describe_dials(results), "", *values_table(points)]
+        lines += ["", "## Adapters at several scales", "", *(f"{sentence}  " for sentence in describe_dials(results))]
+        for dial in curves:
+            lines += ["", *values_table(as_variants(results, [dial], others=False))]
     return "\n".join(lines) + "\n"
 
 

@@ -8,75 +8,34 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from sr_iqa import __version__
-from sr_iqa.adapters import load_adapter
 from sr_iqa.config import Options, load_options
-from sr_iqa.config.models import DataOptions, folder_name
-from sr_iqa.data.sets import fingerprint
+from sr_iqa.config.models import DataOptions
 from sr_iqa.data.store import open_reader
-from sr_iqa.errors import UsageError, UserError
+from sr_iqa.errors import UsageError
 from sr_iqa.evaluation import describe_sets, evaluate, gold_standard, low_quality
 from sr_iqa.iqa.metrics import Metric, create_metric
 from sr_iqa.scorecard import member_name
-from sr_iqa.training.build import starting_network
-from sr_iqa.training.checkpoint import load_trained
-from sr_iqa.training.folder import RunFolder, final_weights, provenance, run_folder
+from sr_iqa.training.folder import RunFolder, provenance
 
-from .dials import Dial, add_tradeoff_statistics, compare_dials, scale_rows
+from .dial_page import chosen_sets
+from .dials import ScaleRow, add_tradeoff_statistics, dials, scale_rows
+from .meetings import compare_dials, evaluate_meetings
 from .pictures import SetImages
 from .proxy import followed_metrics
 from .results import Results, Variant, digits_of
-from .scales import (
-    DEFAULT_SCALES,
-    AdapterDial,
-    DniDial,
-    Metrics,
-    Turned,
-    evaluate_scales,
-    plain_weights,
-    recorded,
-    warn_beyond,
-    weights_identity,
-)
+from .scales import DniDial, Metrics, Place, computed_by, evaluate_scales, known, made_from, recorded, warn_beyond, weights_identity
 from .single import described_model
 from .tradeoff_report import Written, write_tradeoff
+from .tradeoff_request import Curve, Request, check, curves_of
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a curve is wanted of."""
-
-    options: Options
-    """Those of a LoRA run; its newest adapter is taken, unless `base` and `adapter` are given."""
-    scales: Sequence[float] = DEFAULT_SCALES
-    """Rising, with 0 and 1 (scales.checked_scales)."""
-    base: Path | None = None
-    """A weight file or a run's folder, and"""
-    adapter: Path | None = None
-    """the adapter folder to put on it."""
-    against: Mapping[str, Path] = field(default_factory=dict)
-    """Name -> a run's folder or a weight file, evaluated too."""
-    dni: tuple[Path, Path] | None = None
-    """Two weight files or run folders of the same network, interpolated at the same scales."""
-    out: Path | None = None
-    """By default the run's folder / tradeoff."""
-    device: str = "cpu"
-
-    @property
-    def folder(self) -> Path:
-        """Where everything is written."""
-        return self.out or run_folder(self.options).root / "tradeoff"
 
 
 def run_tradeoff(request: Request, say: Say = lambda text: None) -> Written:
@@ -86,33 +45,32 @@ def run_tradeoff(request: Request, say: Say = lambda text: None) -> Written:
 
 
 def measure(request: Request, say: Say = lambda text: None) -> tuple[Results, dict[str, SetImages]]:
-    """Evaluates the adapter, the interpolation and the others on datasets.val; returns the results (dials.py) and the held-out pictures.
+    """Evaluates the adapter, the interpolation and the others on datasets.val; returns the results (dials.py) and the pictures to show.
 
     The same call goes on where an earlier one was stopped; nothing is evaluated twice with the same weights, data and metrics.
 
     Raises:
         UsageError: no adapter in the options (and neither `adapter` nor `dni` given), no datasets.val, half of `base` and `adapter`.
-        UserError: weights that are missing, damaged or do not fit.
+        UserError: weights that are missing, damaged or do not fit; before anything is evaluated.
     """
-    options, scales, dni = request.options, request.scales, request.dni
-    table, between, turned = _Table(request, say), _checked(request), _adapter(request)
-    warn_beyond(scales, "adapter scale" if turned else "alpha")
+    options, table = request.options, _Table(request, say)
+    check(request)
+    curves = curves_of(request)
+    table.load_unknown(curves)
+    warn_beyond(request.scales, "adapter scale" if curves[0].kind == "adapter" else "alpha")
     results: Results = {"variants": {}, "optimised_metric": table.q}
-    curves: list[Dial] = []
-    if turned:
-        rows = scale_rows({0: table.curve("adapter", options.name, *turned)})
-        curves.append(Dial(options.name, "adapter", rows))
-        own = next(row["metrics"] for row in rows if row["scale"] == 1)
-        results["variants"][options.name] = {**_variant(own, options), "scales": rows}
-    if dni:
-        name, dial = " → ".join(between), DniDial(partial(_ends, options, dni, request.device))
-        rows = scale_rows({0: table.curve("dni", name, dial, _identities(dni))})
-        results["dni"] = {"between": between, "scales": rows}
-        curves.append(Dial(name, "dni", rows))
+    for curve in curves:
+        rows = table.rows(curve, request.scales)
+        if curve.kind == "dni":
+            results["dni"] = {"between": curve.between, "scales": rows}
+        else:
+            own = next(row["metrics"] for row in rows if row["scale"] == 1)
+            results["variants"][curve.name] = {**_variant(own, options), "scales": rows}
     for name, path in request.against.items():
         results["variants"][name] = _variant(table.other(name, path), _options_of(path))
+    evaluate_meetings(results, {curve.name: partial(table.turn, curve) for curve in curves})
     _complete(results, table)
-    return results, table.pictures(curves)
+    return results, table.pictures(results)
 
 
 def parse_against(given: Sequence[str]) -> dict[str, Path]:
@@ -156,35 +114,60 @@ class _Table:
             )
         return found[0]
 
-    def curve(self, key: str, name: str, dial: Turned, identity: str) -> dict[float, Metrics]:
-        """Scale -> values of a network with a dial; `identity` is a hash of its weights."""
+    def load_unknown(self, curves: Sequence[Curve]) -> None:
+        """Loads what will be evaluated later on, so that what cannot be used is refused now."""
+        for curve in curves:
+            made = self._made_from(curve.identity)
+            places = {scale: self.place(curve.kind, scale) for scale in self._request.scales}
+            if isinstance(curve.dial, DniDial) and any(known(at, {**made, "scale": scale}) is None for scale, at in places.items()):
+                curve.dial.ends()
+        for name, path in self._request.against.items():
+            if known(self.place(f"against/{name}"), self._made_from(weights_identity(path))) is None:
+                described_model(self.options, path, self.device)
+
+    def rows(self, curve: Curve, scales: Sequence[float]) -> list[ScaleRow]:
+        """A curve at some scales."""
 
         def say(scale: float, metrics: Metrics) -> None:
-            self._say(f"{name} at {scale:g}: {self._shown(metrics)}")
+            self._say(f"{curve.name} at {scale:g}: {self._shown(metrics)}")
 
-        return evaluate_scales(dial, self._request.scales, partial(self.place, key), self._made_from(identity), self._judge, say)
+        made, place = self._made_from(curve.identity), partial(self.place, curve.kind)
+        found = evaluate_scales(curve.dial, scales, place, made, self._judge, self.device, say)
+        return scale_rows({self.options.manual_seed: found})
+
+    def turn(self, curve: Curve, scale: float) -> ScaleRow:
+        """A curve at one more scale."""
+        return self.rows(curve, [scale])[0]
 
     def other(self, name: str, path: Path) -> Metrics:
         """Values of a run or a weight file."""
-        record, outputs = self.place(f"against/{name}")
-        made_from = self._made_from(_identities([path]))
-        metrics = recorded(record, made_from, outputs, lambda out: self._judge(described_model(self.options, path, self.device), out))
+
+        def compute(outputs: Path) -> Metrics:
+            return self._judge(described_model(self.options, path, self.device), outputs)
+
+        metrics = recorded(self.place(f"against/{name}"), self._made_from(weights_identity(path)), compute, self.device)
         self._say(f"{name}: {self._shown(metrics)}")
         return metrics
 
-    def place(self, key: str, scale: float = 1.0) -> tuple[Path, Path]:
-        """The record of a network's values and the folder of its outputs."""
-        setting = f"{scale:.12g}"
-        folder = self._request.folder
+    def place(self, key: str, scale: float = 1.0) -> Place:
+        """Where a network's values and outputs are."""
+        setting, folder = f"{scale:.12g}", self._request.folder
         return folder / "values" / key / f"{setting}.json", folder / "outputs" / key / setting
 
-    def pictures(self, curves: Sequence[Dial]) -> dict[str, SetImages]:
-        """The held-out sets with where each curve's outputs are."""
-        reader, images = open_reader(self.data), {}
-        for i, entry in enumerate(reader.sets[: self.options.val.max_images]):
-            gts = {member_name(k): reader.image(i, k) for k in range(len(entry.paths))}
-            files = {curve.name: [self.place(curve.kind, row["scale"])[1] / f"{entry.name}.png" for row in curve.rows] for curve in curves}
-            images[entry.name] = SetImages(gts, {}, low_quality(reader, i, self.data, self.options.scale), files)
+    def computed_by(self, results: Results) -> list[str]:
+        """What computed the values, which may have been earlier calls."""
+        records = [self.place(dial.kind, row["scale"])[0] for dial in dials(results) for row in dial.rows]
+        return computed_by([*records, *(self.place(f"against/{name}")[0] for name in self._request.against)])
+
+    def pictures(self, results: Results) -> dict[str, SetImages]:
+        """The held-out sets that a page shows, with where each curve's outputs are."""
+        reader, images, curves = open_reader(self.data), {}, dials(results)
+        numbers = {entry.name: i for i, entry in enumerate(reader.sets)}
+        for name in chosen_sets(results, list(results["data"]["sets"])):
+            i = numbers[name]
+            gts = {member_name(k): reader.image(i, k) for k in range(len(reader.sets[i].paths))}
+            files = {curve.name: [self.place(curve.kind, row["scale"])[1] / f"{name}.png" for row in curve.rows] for curve in curves}
+            images[name] = SetImages(gts, {}, low_quality(reader, i, self.data, self.options.scale), files)
         return images
 
     def _judge(self, net: nn.Module, outputs: Path) -> Metrics:
@@ -193,76 +176,11 @@ class _Table:
         return evaluation.to_dict()["metrics"]
 
     def _made_from(self, identity: str) -> dict[str, Any]:
-        val = self.options.val
-        return {
-            "weights": identity,
-            "network": self.options.network_g.model_dump(mode="json"),
-            "data": fingerprint(self.data),
-            "held_out": self.data.model_dump(mode="json"),
-            "metrics": [judge.identity for judge in self.judges],
-            "scale of the network": self.options.scale,
-            "crop_border": val.crop_border,
-            "against": val.against,
-            "max_images": val.max_images,
-            "tile": val.tile,
-            "version": __version__,
-        }
+        return made_from(identity, self.options, self.data, self.options.val, self.judges)
 
     def _shown(self, metrics: Metrics) -> str:
         means = {column: metrics[column]["mean"] for column in dict.fromkeys([self.q, "psnr_original"]) if column in metrics}
         return "  ".join(f"{column} {mean:.{digits_of([mean])}f}" for column, mean in means.items())
-
-
-def _adapter(request: Request) -> tuple[AdapterDial, str] | None:
-    """The network with an adapter, and a hash of both; None where there is none and the interpolation will do."""
-    options, base, adapter, device = request.options, request.base, request.adapter, request.device
-    if (base is None) != (adapter is None):
-        raise UsageError(
-            "give --model (the base weights) and --adapter (its adapter folder) together, or neither: then the run's newest is taken"
-        )
-    if base and adapter:
-        return AdapterDial(lambda: load_adapter(described_model(options, base, device), adapter).to(device)), _identities([base, adapter])
-    if options.lora is None:
-        if request.dni:
-            return None
-        raise UsageError(
-            f"{options.name}: the options have no `lora` block, so the run has no adapter to scale; give --model and --adapter, or "
-            "--dni A B to interpolate between two networks"
-        )
-    run = run_folder(options).root
-    newest, pretrained = final_weights(run), load_options(RunFolder(run).options).path.pretrain_network_g
-    return AdapterDial(lambda: load_trained(run, device)), _identities([newest, *([pretrained] if pretrained else [])])
-
-
-def _ends(options: Options, dni: tuple[Path, Path], device: str) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
-    """A network to put weights into, and the weights of both ends (adapters merged)."""
-    first, second = (described_model(options, path, device) for path in dni)
-    adapted = RunFolder(dni[0]).options.is_file() and load_options(RunFolder(dni[0]).options).lora is not None
-    plain = starting_network(load_options(RunFolder(dni[0]).options)).to(device).eval() if adapted else first
-    return plain, plain_weights(first), plain_weights(second)
-
-
-def _identities(paths: Sequence[Path]) -> str:
-    """Hashes of weight files, adapter folders and runs; empty for what is not there, which loading will say."""
-    found = (final_weights(path) if RunFolder(path).options.is_file() else path for path in paths)
-    return " ".join(weights_identity(path) if path.exists() else "" for path in found)
-
-
-def _checked(request: Request) -> list[str]:
-    """What the ends of the interpolation are called; refuses what is not there, and names that would stand for two things."""
-    dni = request.dni or ()
-    for path in (*request.against.values(), *dni):
-        if not path.exists():
-            raise UserError(f"{path}: no such weight file or run's folder")
-    for name in request.against:
-        try:
-            folder_name(name)
-        except ValueError as error:
-            raise UsageError(f"--against {name}: {error}") from None
-        if name == request.options.name:
-            raise UsageError(f"--against {name}: that is the name of the run itself; choose another")
-    ends = [path.parent.parent.name if path.parent.name == "models" else path.stem or str(path) for path in dni]
-    return ends if len(set(ends)) == len(ends) else [str(path) for path in dni]
 
 
 def _options_of(path: Path) -> Options | None:
@@ -272,7 +190,8 @@ def _options_of(path: Path) -> Options | None:
 def _variant(metrics: Metrics, options: Options | None) -> Variant:
     dumped = options.model_dump(mode="json", exclude_defaults=True) if options else {}
     steps = options.train.total_iter if options and options.train else 0
-    return {"metrics": metrics, "chosen": {}, "standings": {}, "steps": steps, "seed": 0, "options": dumped, "curve": []}
+    seed = options.manual_seed if options else 0
+    return {"metrics": metrics, "chosen": {}, "standings": {}, "steps": steps, "seed": seed, "options": dumped, "curve": []}
 
 
 def _complete(results: Results, table: _Table) -> None:
@@ -283,7 +202,7 @@ def _complete(results: Results, table: _Table) -> None:
     results["provenance"] = {
         **provenance(0),
         "command": shlex.join(["sr-iqa", *sys.argv[1:]]),
-        "device": torch.cuda.get_device_name() if table.device.startswith("cuda") else "CPU",
+        "evaluated by": table.computed_by(results),
     }
     add_tradeoff_statistics(results)
     compare_dials(results)

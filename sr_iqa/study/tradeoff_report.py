@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sr_iqa.atomic import atomic_write
 from sr_iqa.scorecard import write_json
 
 from .dial_figures import dial_plane
 from .dial_page import dial_section
-from .dials import as_variants, describe_dials, dials
+from .dial_words import describe_dials
+from .dials import as_variants, dials
 from .exports import write_scales
 from .pages import page
 from .pictures import SetImages
@@ -26,6 +28,8 @@ PICTURE_BYTES = 12_000_000
 def write_tradeoff(results: Results, images: Mapping[str, SetImages], out: Path, title: str) -> Written:
     """Writes out/tradeoff.json, .csv and .md, out/figures/ and out/report/index.html (at most 15 MB).
 
+    Nothing is written before all of it has been made.
+
     `results`: the layout of results.json with at least one curve (dials.py), statistics included; `images`: set -> its pictures.
     """
     flat = as_variants(results, dials(results))
@@ -35,22 +39,33 @@ def write_tradeoff(results: Results, images: Mapping[str, SetImages], out: Path,
     content = page(
         "tradeoff.html.j2",
         title=title,
-        dial=dial_section(results, images, PICTURE_BYTES),
+        dial=dial_section(results, images, PICTURE_BYTES, [n for n, variant in results["variants"].items() if not variant.get("scales")]),
         statistics=results["statistics"] if can_tell(results) else None,
         notes=column_notes(flat),
         provenance=results["provenance"],
         held_out={key: value for key, value in results["data"].items() if key != "sets"},
     )
-    text = "\n".join([*words, *statistics_tables(flat), *columns_table(flat)]) + "\n"
+    tested = statistics_tables(flat) if can_tell(results) else []
+    text = "\n".join([*words, *tested, *columns_table(flat)]) + "\n"
+    made = {written.table: text.encode(), written.report: content, **_figures(results, out / "figures")}
     write_json(results, written.results)
     write_scales(results, out / "tradeoff.csv")
-    for x, y in plane_pairs(results):
-        for alone in (False, True):
-            dial_plane(results, x, y, alone).save(out / "figures", ("svg", "pdf", "png"))
-    for path, made in ((written.table, text.encode()), (written.report, content)):
+    for stem in ("tradeoff", "curve"):  # plots of an earlier call, which had other metrics
+        for old in (out / "figures").glob(f"{stem}-*"):
+            old.unlink()
+    for path, content in made.items():
         with atomic_write(path) as temporary:
-            temporary.write_bytes(made)
+            temporary.write_bytes(content)
     return written
+
+
+def _figures(results: Results, folder: Path) -> dict[Path, bytes]:
+    """File in `folder` -> content, of every plot."""
+    with TemporaryDirectory() as temporary:
+        for x, y in plane_pairs(results):
+            for alone in (False, True):
+                dial_plane(results, x, y, alone).save(Path(temporary), ("svg", "pdf", "png"))
+        return {folder / path.name: path.read_bytes() for path in Path(temporary).iterdir()}
 
 
 def plane_pairs(results: Results) -> list[tuple[str, str]]:

@@ -55,7 +55,7 @@ if (compare) {
   const stage = compare.querySelector(".stage"), line = compare.querySelector(".line");
   const [under, over] = stage.querySelectorAll("img");
   const [left, right, zoom, wipe] = ["left", "right", "zoom", "wipe"].map((id) => document.getElementById(id));
-  const lens = lensOf(zoom);
+  const lens = lensOf(() => Number(zoom.value));
   let pictures = {};
   const draw = () => {
     const z = Number(zoom.value), place = lens.transform();
@@ -83,12 +83,9 @@ if (compare) {
   }));
   for (const select of [left, right]) select.addEventListener("change", choose);
   for (const range of [zoom, wipe]) range.addEventListener("input", draw);
-  handleStage(stage, zoom, { ArrowLeft: [wipe, -2], ArrowRight: [wipe, 2] }, (event, box) => {
+  handleStage(stage, zoom, lens, { ArrowLeft: [wipe, -4], ArrowRight: [wipe, 4] }, (event, box) => {
     const wiping = Math.abs(event.clientX - box.left - (Number(wipe.value) / 100) * box.width) < 24;
-    return (now) => {
-      if (wiping) wipe.value = (100 * (now.clientX - box.left)) / box.width;
-      else lens.move(now, box);
-    };
+    return wiping ? (now) => { wipe.value = (100 * (now.clientX - box.left)) / box.width; } : dragOf(lens, box);
   }, draw);
 }
 
@@ -97,18 +94,9 @@ const plane = document.getElementById("any-plane");
 if (plane) {
   const data = JSON.parse(plane.querySelector("script").textContent), svg = plane.querySelector("svg");
   const [across, up] = ["plane-x", "plane-y"].map((id) => document.getElementById(id));
-  const boxes = data.points.map((point) => {  // a variant far off would press all others together
-    const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: true }), label = document.createElement("label");
-    label.append(box, ` ${point.number} ${point.name}`);
-    plane.querySelector("fieldset").append(label);
-    box.addEventListener("change", () => { if (!shown().length) box.checked = true; draw(); });
-    return box;
-  });
-  const shown = () => data.points.filter((_, k) => boxes[k].checked);
-  const hidden = (curve) => data.points.some((point, k) => point.name === curve.name && !boxes[k].checked);
+  const boxes = offerBoxes(plane.querySelector("fieldset"), data.points, () => draw());  // a variant far off would press all others together
   const draw = () => drawPlane(svg, {
-    ...data, across: across.value, up: up.value, points: shown(), label: "the figures are in the table",
-    curves: data.curves.filter((curve) => !hidden(curve)),
+    ...data, across: across.value, up: up.value, points: data.points.filter((_, k) => boxes[k].checked), label: "the figures are in the table",
   });
   for (const select of [across, up]) offerColumns(select, data.lower, draw);
   const names = Object.keys(data.lower);
