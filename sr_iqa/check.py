@@ -272,7 +272,7 @@ def _weights(options: Options) -> Iterator[Finding]:
     for path, name in _metric_names(options):
         weights = metric_info(name).weights
         if weights.startswith("missing"):
-            yield path, f"{name}: weights {weights}; `sr-iqa iqa fetch {name}` gets them"
+            yield path, f"{name}: weights {weights}; `sr-iqa iqa fetch '{name}'` gets them"
     yield from _vgg(options)
 
 

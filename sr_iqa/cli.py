@@ -185,7 +185,7 @@ def tradeoff(
 def infer(
     model: Annotated[Path, typer.Option("-m", "--model", help="Weights (.safetensors, .pth) or a run's folder.")],
     inputs: Annotated[list[str], typer.Option("-i", "--input", help="An image, a folder, or a quoted pattern; may be repeated.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder where the results are written.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="The folder where the results are written.")],
     tile: Annotated[str, typer.Option(help="Side of the tiles in pixels of the input; 0 for whole images; auto.")] = "auto",
     overlap: Annotated[int, typer.Option(min=0, help="Pixels around each tile that the network sees too.")] = 16,
     batch: Annotated[int, typer.Option(min=1, help="Images of one size, or tiles of one image, that go together.")] = 1,
@@ -207,16 +207,17 @@ def infer(
     """Upscale images; run it again to go on (docs/inference.md)."""
     from sr_iqa.adapters import with_scales
     from sr_iqa.inference.budget import parse_dial
-    from sr_iqa.inference.folder import parse_tile, plan_folder, upscale_folder
-    from sr_iqa.inference.inputs import Naming
+    from sr_iqa.inference.folder import upscale_folder
+    from sr_iqa.inference.inputs import Naming, parse_folder
+    from sr_iqa.inference.plan import parse_tile, plan_folder
     from sr_iqa.inference.upscaler import Upscaler
     from sr_iqa.study.single import load_model
 
     side, auto = parse_tile(tile, _device(device))
     options = {"recursive": recursive, "auto": auto, "fresh": fresh, "compare": compare_}
-    naming = Naming(output, format_, suffix)
-    plan = plan_folder(inputs, naming, parse_dial(scale, budget), quality=quality, max_pixels=int(max_pixels), **options)
-    net = load_model(model, adapter=with_scales(adapter or (), weight or ()) or None, check_base=not force)
+    naming = Naming(parse_folder(output), format_, suffix)
+    plan = plan_folder(inputs, naming, parse_dial(scale, budget), quality=quality, max_pixels=max_pixels, **options)
+    net = load_model(model, adapter=with_scales(adapter or (), weight or (), "--weight") or None, check_base=not force)
     upscaler = Upscaler(net, _device(device), precision, side, overlap, batch)
     _say(f"{upscale_folder(upscaler, plan, say=_warn).done} images written to {output}")
 
@@ -378,16 +379,23 @@ def data_demo(
 
 
 @iqa_app.command("list")
-def iqa_list(filter_: Annotated[str, typer.Argument(metavar="FILTER", help="Only names containing this.")] = "") -> None:
-    """Every metric: mode, direction, range, whether it can be a loss, whether its weights are here."""
-    from sr_iqa.iqa.metrics import list_metrics
+def iqa_list(
+    filter_: Annotated[
+        str, typer.Argument(metavar="FILTER", help='Only names containing this, or an ensemble ("musiq + nima"), or a metric\'s file.')
+    ] = "",
+) -> None:
+    """Every metric: mode, direction, range, whether it can be a loss, whether its weights are here, and what it needs or why it is refused.
+
+    Ensembles and trained metrics go by what they are, wherever a name is taken: 0.5*musiq + 0.5*nima, min(...), rank(...), agree(...), an
+    ensemble's .yml, a metric's .safetensors.
+    """
+    from sr_iqa.iqa.metrics import find_metrics
 
     rows = [("name", "mode", "better", "range", "differentiable", "weights", "needs")]
-    for info in list_metrics():
-        if filter_ in info.name:
-            low, high = info.value_range
-            better, learns = "lower" if info.lower_better else "higher", "yes" if info.differentiable else "no"
-            rows.append((info.name, info.mode, better, f"{low:g} .. {high:g}", learns, info.weights, info.needs))
+    for info in find_metrics(filter_):
+        low, high = info.value_range
+        better, learns = "lower" if info.lower_better else "higher", "yes" if info.differentiable else "no"
+        rows.append((info.name, info.mode, better, f"{low:g} .. {high:g}", learns, info.weights, info.needs))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         _say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -400,6 +408,19 @@ def iqa_fetch(metric: str) -> None:
 
     for path in fetch_weights(metric):
         _say(str(path))
+
+
+@iqa_app.command("normalise")
+def iqa_normalise(
+    ensemble: Annotated[str, typer.Argument(help='"0.5*musiq + 0.5*nima", min(...), rank(...), agree(...), or an ensemble\'s .yml.')],
+    inputs: Annotated[list[Path], typer.Argument(help="Reference images or folders, like those that will be scored.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The ensemble's file, .yml.")],
+    device: Device = "auto",
+) -> None:
+    """Give an ensemble statistics: mean, spread and quantiles of each member on reference images."""
+    from sr_iqa.iqa.ensemble_file import normalise
+
+    _say(normalise(ensemble, inputs, output, _device(device)))
 
 
 @iqa_app.command("score")
@@ -415,6 +436,118 @@ def iqa_score(
         if k == 0:
             _say("\t".join(("image", *metric)))
         _say("\t".join((str(path), *(f"{value:.4f}" for value in values))))
+
+
+@iqa_app.command("import")
+def iqa_import(
+    kind: Annotated[str, typer.Argument(help="hggt, diffiqa, sriqa, kadid, pipal, tid2013, koniq, or csv for any table.")],
+    root: Annotated[Path, typer.Argument(help="The data set's folder; for csv the table.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The manifest to write: .csv or .parquet.")],
+    on_bad: Annotated[str, typer.Option(help="stop at what cannot be used, or skip it.")] = "stop",
+    votes: Annotated[str, typer.Option(help="hggt, diffiqa: p_a of the majority, or the mean over annotators.")] = "majority",
+    derived: Annotated[bool, typer.Option("--derived", help="diffiqa: pair the enhanced images too, by their labels.")] = False,
+    list_: Annotated[
+        list[Path] | None, typer.Option("--list", help="diffiqa: read these triplet lists instead of the labels; may be repeated.")
+    ] = None,
+    per_content: Annotated[
+        int | None, typer.Option(min=0, help="Opinion scores: at most so many pairs of a scene; 0 for all. By default 500, sriqa all.")
+    ] = None,
+    least_gap: Annotated[float | None, typer.Option(min=0, help="Opinion scores: leave out pairs that lie closer.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the pairs that are drawn.")] = 0,
+    mos_column: Annotated[str, typer.Option(help="koniq: MOS (1 to 5) or MOS_zscore.")] = "MOS",
+    block: Annotated[int, typer.Option(help="koniq: images that are paired with each other.")] = 20,
+    columns: Annotated[str, typer.Option(help="csv: which column is which, img_a=left,img_b=right,p_a=choice.")] = "",
+    words: Annotated[str, typer.Option(help="csv: what words in p_a mean, left=1,right=0,same=0.5.")] = "",
+    separator: Annotated[str, typer.Option(help="csv: between the values.")] = ",",
+    images: Annotated[Path | None, typer.Option(help="csv: the folder that paths are relative to; by default the table's.")] = None,
+) -> None:
+    """Human preferences of a published data set as one manifest of pairs (docs/iqa.md)."""
+    from sr_iqa.preferences.readers import ImportOptions, import_preferences
+    from sr_iqa.preferences.table import table_rule
+
+    table = table_rule(columns, words, separator, images)
+    options = ImportOptions(
+        *(votes, derived, tuple(list_ or ()), per_content, least_gap, seed, mos_column, block),  # pyright: ignore[reportArgumentType]
+        table=table,
+    )
+    for line in import_preferences(kind, root, output, options, on_bad, say=_warn).lines:  # pyright: ignore[reportArgumentType]
+        _say(line)
+    _say(f"manifest: {output}")
+
+
+@iqa_app.command("train")
+def iqa_train(
+    opt: OptFile,
+    set_: Overrides = None,
+    fresh: Annotated[bool, typer.Option(help="Archive an earlier run of this name and start at step 0.")] = False,
+) -> None:
+    """Train a metric on pairs that people have compared (docs/iqa.md); run the same command again to resume."""
+    from sr_iqa.config.metric_models import load_metric_options
+    from sr_iqa.training.metric_check import check_metric
+    from sr_iqa.training.metric_trainer import train_metric
+
+    loaded = load_metric_options(opt, set_ or ())
+    check_metric(loaded)
+    _say(f"done: {train_metric(loaded.options, fresh=fresh)}")
+
+
+Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="Pairs of images and what people said: .csv or .parquet.")]
+Metrics = Annotated[str, typer.Option(help='Names with commas between them, ensembles ("0.5*musiq + 0.5*nima") and files too; or all.')]
+Scores = Annotated[
+    list[Path] | None, typer.Option(help="Scores of metrics from elsewhere: a CSV table image,NAME[,NAME...]; may be repeated.")
+]
+LowerBetter = Annotated[list[str] | None, typer.Option(help="A column of --scores in which lower is better; may be repeated.")]
+
+
+@iqa_app.command("agree")
+def iqa_agree(
+    manifest: Manifest,
+    metrics: Metrics = "",
+    scores: Scores = None,
+    lower_better: LowerBetter = None,
+    screen: Annotated[int | None, typer.Option(help="Two phases: all metrics on so many pairs first.")] = None,
+    best: Annotated[int, typer.Option(help="How many metrics the second phase keeps.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Of the splits by contents.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a table here, a row for each metric and group.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
+    device: Device = "auto",
+) -> None:
+    """How well metrics agree with people, on pairs of images (docs/iqa.md)."""
+    from sr_iqa.lab.judges import Request, judge
+    from sr_iqa.lab.page import write_page
+    from sr_iqa.lab.results import text, write_csv, write_json
+
+    request = Request(manifest, metrics, tuple(scores or ()), tuple(lower_better or ()), screen, best, seed, _device(device))
+    verdict = judge(request, say=_warn)
+    for path, write in ((json_file, write_json), (csv_file, write_csv), (html, write_page)):
+        if path:
+            write(verdict, path)
+    _say(text(verdict))
+
+
+@iqa_app.command("complement")
+def iqa_complement(
+    manifest: Manifest,
+    metrics: Metrics = "",
+    scores: Scores = None,
+    lower_better: LowerBetter = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split by contents.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Which metrics make up for each other's mistakes: errors in common, the best two and three together (docs/iqa.md)."""
+    from sr_iqa.lab.judges import Request, judge
+    from sr_iqa.lab.page import write_page
+    from sr_iqa.lab.results import together_text, write_json
+
+    request = Request(manifest, metrics, tuple(scores or ()), tuple(lower_better or ()), seed=seed, device=_device(device))
+    verdict = judge(request, say=_warn)
+    for path, write in ((json_file, write_json), (html, write_page)):
+        if path:
+            write(verdict, path)
+    _say(together_text(verdict))
 
 
 # ---------------------------------------------------------------- adapters
@@ -441,7 +574,7 @@ def adapter_merge(
     from sr_iqa.adapters import with_scales
     from sr_iqa.inference import merge_adapters
 
-    merge_adapters(model, with_scales(adapters, scale or ()), output, check_base=not force)
+    merge_adapters(model, with_scales(adapters, scale or (), "--scale"), output, check_base=not force)
     _say(f"merged weights: {output}")
 
 

@@ -25,6 +25,7 @@ from sr_iqa.inference import upscale
 from sr_iqa.iqa.grid import grid
 from sr_iqa.iqa.judging import apart, judged
 from sr_iqa.iqa.metrics import Metric, create_metric
+from sr_iqa.iqa.noise import enlarged, noise
 from sr_iqa.scorecard import Against, Column, Evaluation, References, member_name
 
 LUMA_METRICS = ("psnry", "ssim", "ms_ssim", "cw_ssim", "gmsd", "nlpd", "niqe", "niqe_matlab", "brisque", "brisque_matlab", "piqe", "grid")
@@ -68,7 +69,7 @@ def evaluate(
         return image
 
     source = {"data": data.name or str(data.dataroot_gt), "lq": _lq_source(data)}
-    return _evaluate(load, run, reader or load_sets(data, scale)[0], metrics, scale, crop_border, max_images, device, source, against)
+    return _evaluate(load, run, load, reader or load_sets(data, scale)[0], metrics, scale, crop_border, max_images, device, source, against)
 
 
 def evaluate_folder(
@@ -83,6 +84,8 @@ def evaluate_folder(
 ) -> Evaluation:
     """Scores SR images made elsewhere: for each set `<set>.png`, or `<set>_<anything>.png` as HGGT names them.
 
+    The noise column needs LQs: it is there if `data` has or synthesises them.
+
     Raises UserError naming the sets that have no output or more than one.
     """
     files = list_images(outputs)
@@ -90,8 +93,14 @@ def evaluate_folder(
     def load(reader: Reader, i: int) -> np.ndarray:
         return read_image(_output_file(reader.sets[i].name, files, outputs))
 
+    def lq(reader: Reader, i: int) -> np.ndarray:
+        return low_quality(reader, i, data, scale)
+
     source = {"data": data.name or str(data.dataroot_gt), "outputs": str(outputs)}
-    return _evaluate(load, None, load_sets(data, scale)[0], metrics, scale, crop_border, max_images, torch.device(device), source, against)
+    reader = load_sets(data, scale)[0]
+    has_lq = data.degradation is not None or all(entry.lq is not None for entry in reader.sets)
+    base = lq if has_lq else None
+    return _evaluate(load, None, base, reader, metrics, scale, crop_border, max_images, torch.device(device), source, against)
 
 
 def gold_standard(
@@ -166,6 +175,17 @@ class _Grid:
         return grid(x, self.period)
 
 
+NOISE = Column("noise", True, "none", f"noise (sr_iqa {__version__}, against the enlarged LQ)", "8-bit luma, whole image")
+
+
+def _noise(image: np.ndarray, lq: np.ndarray, scale: int, name: str) -> float:
+    """The noise measure of an output against its enlarged LQ, both uint8 (h, w, 3)."""
+    base = enlarged(to_tensor(lq)[None], scale)
+    if base.shape[-2:] != image.shape[:2]:
+        raise UserError(f"set {name}: the LQ is {lq.shape[1]}x{lq.shape[0]}; at scale {scale} that is no LQ of an output of its size")
+    return float(noise(to_tensor(image)[None], base))
+
+
 def _judges(metrics: Sequence[str | Metric], scale: int, device: Device) -> list[Metric | _Grid]:
     """The metrics, created where only their name is given, and always the grid measure."""
     chosen = [create_metric(m, device=device) if isinstance(m, str) else m for m in metrics if m != "grid"]
@@ -186,6 +206,7 @@ def _columns(judges: Sequence[Metric | _Grid], crop_border: int, against: Refere
 def _evaluate(
     load: Load,
     run: Callable[[np.ndarray, str], np.ndarray] | None,
+    lq: Load | None,
     reader: Reader,
     metrics: Sequence[str | Metric],
     scale: int,
@@ -195,22 +216,26 @@ def _evaluate(
     source: dict[str, str],
     against: References,
 ) -> Evaluation:
-    """Of what `load` gives: SR images, or LQs that `run` (lq, set name) makes SR images of."""
+    """Of what `load` gives: SR images, or LQs that `run` (lq, set name) makes SR images of; `lq` gives those for the noise measure."""
     sets = reader.sets[:max_images]
     judges = _judges(metrics, scale, device)
 
-    def read(i: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        return load(reader, i), {member: reader.image(i, member) for member in {0, *_references(sets[i], against)}}
+    def read(i: int) -> tuple[np.ndarray, np.ndarray | None, dict[int, np.ndarray]]:
+        loaded = load(reader, i)
+        small = loaded if run is not None or lq is None else lq(reader, i)
+        gts = {member: reader.image(i, member) for member in {0, *_references(sets[i], against)}}
+        return loaded, None if lq is None else small, gts
 
-    def score(i: int, images: tuple[np.ndarray, dict[int, np.ndarray]]) -> dict[str, float]:
-        loaded, gts = images
+    def score(i: int, images: tuple[np.ndarray, np.ndarray | None, dict[int, np.ndarray]]) -> dict[str, float]:
+        loaded, small, gts = images
         image = loaded if run is None else run(loaded, sets[i].name)
-        return _score_output(image, gts, sets[i], judges, scale, crop_border, device, against)
+        row = _score_output(image, gts, sets[i], judges, scale, crop_border, device, against)
+        return row if small is None else row | {"noise": _noise(image, small, scale, sets[i].name)}
 
     own = share(len(sets))
     one_per_core = run is None and apart(judges)  # a network may be of a kind that threads cannot share
     rows = dict(gather_objects(list(zip(own, judged(read, score, own, one_per_core), strict=True))))
-    columns = _columns(judges, crop_border, against)
+    columns = _columns(judges, crop_border, against) | ({} if lq is None else {"noise": NOISE})
     values = {column: np.array([rows[i][column] for i in range(len(sets))], np.float64) for column in columns}
     references = tuple(tuple(member_name(k) for k in _references(entry, against)) for entry in sets)
     return Evaluation(tuple(entry.name for entry in sets), columns, values, references, source)

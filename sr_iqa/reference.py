@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from .check import LOSSES
+from .config.metric_models import METRIC_FILE, MetricOptions
 from .config.models import Component, Options
 from .config.schema import schema_text
 from .config.vocabulary import models_in
@@ -31,13 +32,23 @@ Every key that an option file may have. This page is made from the option models
   `sr-iqa config show` prints them in this vocabulary.
 """
 
+_METRIC_HEAD = """## Training a metric
+
+Files of `sr-iqa iqa train` (docs/iqa.md) have a vocabulary of their own.
+"""
+
 
 def reference() -> str:
     """The options reference in Markdown."""
+    return "\n".join([_HEAD, _names(), *_tables(Options), _METRIC_HEAD, *(f"#{table}" for table in _tables(MetricOptions))])
+
+
+def _tables(root: type[BaseModel]) -> list[str]:
+    """One for every block that a file of this kind may have."""
     places: dict[type[BaseModel], list[str]] = {}
-    for path, model in _sections(Options, ""):
+    for path, model in _sections(root, ""):
         places.setdefault(model, []).append(path)
-    return "\n".join([_HEAD, _names(), *(_section(paths, model) for model, paths in places.items())])
+    return [_section(paths, model) for model, paths in places.items()]
 
 
 def _sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -123,6 +134,7 @@ def write(root: Path) -> None:
     """Rewrites both files below the root of the repository."""
     (root / "docs" / "options.md").write_text(reference(), encoding="utf-8")
     (root / "options" / "schema.json").write_text(schema_text() + "\n", encoding="utf-8")
+    (root / "options" / "metric_schema.json").write_text(schema_text(MetricOptions, METRIC_FILE) + "\n", encoding="utf-8")
     (root / "options" / "study_schema.json").write_text(schema_text(StudyOptions, STUDY_FILE) + "\n", encoding="utf-8")
 
 

@@ -21,7 +21,7 @@ from sr_iqa.adapters import (
 )
 from sr_iqa.checkpoints import load_network, network_section, read_metadata, save_weights
 from sr_iqa.cli import app
-from sr_iqa.errors import UserError
+from sr_iqa.errors import UsageError, UserError
 from sr_iqa.inference import load_for_inference, merge_adapters
 from tests.test_adapters import NETS, X, adapted, plain, run
 
@@ -87,8 +87,10 @@ def test_scales_are_one_for_all_or_one_for_each(files, caplog):
     assert not caplog.records
     assert [scale for _, scale in with_scales(paths, [0.3, 1.5])] == [0.3, 1.5]
     assert "1.5 is outside [0, 1]" in caplog.text
-    with pytest.raises(AdapterError, match="2 adapters, but 3 scales"):
-        with_scales(paths, [1, 2, 3])
+    with pytest.raises(UsageError, match="--weight: 2 adapters, but 3 numbers"):
+        with_scales(paths, [1, 2, 3], "--weight")
+    with pytest.raises(UsageError, match="--weight is for adapters"):
+        with_scales([], [1], "--weight")
 
 
 def test_merged_weights_are_plain_and_say_where_they_come_from(files):

@@ -119,6 +119,20 @@ def test_what_cannot_be_compared_is_refused_and_an_earlier_page_stays(tmp_path):
     assert not list(tmp_path.glob(".tmp-*"))
 
 
+def test_nothing_but_an_earlier_page_is_replaced(tmp_path):
+    images = compared(tmp_path)
+    (tmp_path / "p.html").write_text("<title>somebody's</title>")
+    with pytest.raises(UserError, match="p.html: is there already"):
+        write_comparison(tmp_path / "p.html", images)
+    (tmp_path / "q_files").mkdir()
+    (tmp_path / "q_files" / "holiday.png").write_bytes(b"dear")
+    with pytest.raises(UserError, match="q_files: holds something else"):
+        write_comparison(tmp_path / "q.html", images)
+    assert (tmp_path / "p.html").read_text() == "<title>somebody's</title>" and (
+        tmp_path / "q_files" / "holiday.png"
+    ).read_bytes() == b"dear"
+
+
 # ---------------------------------------------------------------- in a browser
 
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from sr_iqa.config import Options, OptionsError, load, load_options, options_to_yaml
+from sr_iqa.config.metric_models import METRIC_FILE, MetricOptions
 from sr_iqa.config.models import Component
 from sr_iqa.config.schema import schema_text
 from sr_iqa.config.vocabulary import all_keys, block_at
@@ -321,4 +322,5 @@ def test_schema_is_json_with_descriptions_and_accepts_single_blocks():
 def test_the_committed_schema_is_up_to_date():
     """`python -m sr_iqa.reference` rewrites it."""
     assert (ROOT / "options" / "schema.json").read_text() == schema_text() + "\n"
+    assert (ROOT / "options" / "metric_schema.json").read_text() == schema_text(MetricOptions, METRIC_FILE) + "\n"
     assert (ROOT / "options" / "study_schema.json").read_text() == schema_text(StudyOptions, STUDY_FILE) + "\n"

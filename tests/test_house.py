@@ -7,10 +7,11 @@ import sr_iqa
 
 PACKAGE = Path(sr_iqa.__file__).parent
 ROOMS = (
-    *("__main__", "cli", "reference", "doctor", "study", "check", "export"),
+    *("__main__", "cli", "reference", "doctor", "lab", "study", "check", "export"),
     *("training", "evaluation", "scorecard", "inference", "losses", "adapters", "interpolation"),
     *(
         "checkpoints",
+        "preferences",
         "iqa",
         "data",
         "sampling",

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sr_iqa import load_upscaler
 from sr_iqa.adapters import inject, save_adapter, trainable_parameters
 from sr_iqa.archs import build_network
 from sr_iqa.checkpoints import save_weights
@@ -22,12 +23,14 @@ from sr_iqa.errors import UsageError, UserError
 from sr_iqa.images import read_image, write_png
 from sr_iqa.inference.bands import upscale_bands
 from sr_iqa.inference.budget import Dial, parse_dial
-from sr_iqa.inference.folder import parse_tile, plan_folder, upscale_folder
+from sr_iqa.inference.folder import upscale_folder
 from sr_iqa.inference.inputs import Naming, find_jobs
 from sr_iqa.inference.pictures import Picture, join_bands, read_picture, write_bands, write_picture
+from sr_iqa.inference.plan import parse_tile, plan_folder
 from sr_iqa.inference.upscaler import Upscaler
 from tests.helpers import picture
 
+DEMO_BASE = Path(load_upscaler.__code__.co_filename).parent / "assets" / "base_x4.safetensors"
 RRDB = {"type": "RRDBNet", "scale": 2, "num_feat": 8, "num_block": 1, "num_grow_ch": 4}
 
 
@@ -83,7 +86,7 @@ def test_files_folders_and_patterns_each_once(tmp_path, monkeypatch):
     Path("in/notes.txt").write_text("no image")
 
     def found(*inputs, recursive=False):
-        return [str(job.outputs[""]) for job in find_jobs(inputs, Naming(Path("out")), recursive=recursive)]
+        return [str(job.outputs[""]) for job in find_jobs(inputs, Naming(Path("out")), recursive=recursive).jobs]
 
     assert found("in") == ["out/a.png", "out/b.png"]
     assert found("in", recursive=True) == ["out/a.png", "out/b.png", "out/deep/c.png"]
@@ -100,7 +103,7 @@ def test_files_folders_and_patterns_each_once(tmp_path, monkeypatch):
 
 def test_results_within_the_input_folder_are_no_inputs(tmp_path):
     images(tmp_path, "a.png", "out/b.png")
-    jobs = find_jobs([tmp_path], Naming(tmp_path / "out"), recursive=True)
+    jobs = find_jobs([tmp_path], Naming(tmp_path / "out"), recursive=True).jobs
     assert [job.source.name for job in jobs] == ["a.png"]
 
 
@@ -116,7 +119,7 @@ def test_conflicts_are_refused_before_any_work(tmp_path):
     ):
         with pytest.raises(UserError, match=words):
             find_jobs(inputs, naming)
-    assert find_jobs([tmp_path / "other"], Naming(tmp_path / "other", suffix="_x2"))[0].outputs[""].name == "a_x2.png"
+    assert find_jobs([tmp_path / "other"], Naming(tmp_path / "other", suffix="_x2")).jobs[0].outputs[""].name == "a_x2.png"
     write_png(tmp_path / "other" / "a_x2.png", picture(8))  # an input that would be a result
     with pytest.raises(UserError, match="overwrite"):
         find_jobs([tmp_path / "other"], Naming(tmp_path / "other", suffix="_x2"))
@@ -145,23 +148,31 @@ def test_bands_of_an_identity_are_exact(size, bits, channels):
         assert np.abs(after.pixels.astype(int) - doubled(before.pixels)).max() <= (channels == 1 and bits == 16)  # luma's rounding
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        RRDB,
-        {
-            "type": "SwinIR",
-            "upscale": 2,
-            "img_size": 16,
-            "window_size": 4,
-            "depths": [2],
-            "embed_dim": 8,
-            "num_heads": [2],
-            "upsampler": "pixelshuffledirect",
-        },
-    ],
-    ids=lambda o: o["type"],
-)
+SWINIR = {
+    "type": "SwinIR",
+    "upscale": 2,
+    "img_size": 16,
+    "window_size": 8,
+    "depths": [2],
+    "embed_dim": 8,
+    "num_heads": [2],
+    "upsampler": "pixelshuffledirect",
+}
+
+
+@pytest.mark.parametrize("size", [(61, 45), (50, 50), (41, 39), (7, 3)])
+@pytest.mark.parametrize("tile", [0, 61, 256])
+def test_whole_pictures_are_not_cut(size, tile):
+    torch.manual_seed(0)
+    upscaler = Upscaler(build_network(SWINIR), tile=0)
+    before = Picture(picture(61)[: size[0], : size[1]])
+    whole = upscaler.picture(before).pixels
+    upscaler.tile = tile
+    (band,) = upscale_bands(upscaler, [before])
+    assert np.array_equal(band[0].pixels, whole)
+
+
+@pytest.mark.parametrize("options", [RRDB, SWINIR], ids=lambda o: o["type"])
 def test_bands_are_what_the_upscaler_gives_at_once(options):
     torch.manual_seed(0)
     upscaler = Upscaler(build_network(options), tile=0, overlap=24)
@@ -217,6 +228,70 @@ def test_tiles_are_halved_where_memory_is_short_and_only_if_asked():
             parse_tile(text, "cpu")
 
 
+class SmallBatches(Enlarge):
+    """Has memory for `most` images or tiles together."""
+
+    def __init__(self, most, error):
+        super().__init__()
+        self.most, self.error = most, error
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise self.error
+        return super().forward(x)
+
+
+SHORTAGES = (
+    torch.cuda.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    MemoryError(),
+)
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=["gpu", "cpu", "numpy"])
+def test_batches_are_halved_before_tiles(tmp_path, error):
+    images(tmp_path / "in", *(f"{k}.png" for k in range(7)))
+    told = []
+    net = SmallBatches(2, error)
+    assert infer(net, [tmp_path / "in"], tmp_path / "out", told.append, tile=256, batch=8, auto=True).done == 7
+    assert told == [f"the memory does not suffice for batches of {k}; going on with {k // 2}" for k in (7, 3)]
+    with pytest.raises(UserError, match=r"7 of 7 images could not(.|\n)*use a smaller --tile, --overlap or --batch"):
+        infer(net, [tmp_path / "in"], tmp_path / "other", tile=256, batch=8)
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=["gpu", "cpu", "numpy"])
+def test_a_memory_that_does_not_suffice_for_one_image_is_its_failure(tmp_path, error):
+    images(tmp_path / "in", "a.png", "c.png")
+    images(tmp_path / "in", "b.png", size=40)
+
+    class Short(Enlarge):
+        def forward(self, x):
+            if x.shape[2] > 20:
+                raise error
+            return super().forward(x)
+
+    with pytest.raises(UserError, match=r"^1 of 3 images could not be upscaled:\n.*b.png: 40x40 pixels are too much .* smaller --tile"):
+        infer(Short(), [tmp_path / "in"], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png", "c.png"]
+
+
+def test_the_tile_is_halved_with_a_budget_too(tmp_path):
+    net = inject(build_network(RRDB), LoraOptions(rank=1), "RRDBNet")
+    forward = net.forward
+
+    def short(x):
+        if x.shape[2] > 80:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(x)
+
+    net.forward = short
+    images(tmp_path / "in", "a.png", size=100)
+    told = []
+    plan = plan_folder([tmp_path / "in"], Naming(tmp_path / "out"), parse_dial("auto", "psnr:5"), auto=True)
+    assert upscale_folder(Upscaler(net, tile=256, overlap=4), plan, told.append, quiet=True).done == 1
+    assert "tiles of 100 pixels; going on with 64" in told[0]
+
+
 # ---------------------------------------------------------------- folders
 
 
@@ -233,7 +308,7 @@ def test_pictures_keep_their_kind_and_place(tmp_path):
     for name, one in before.items():
         after = read_picture(tmp_path / "out" / name)
         assert np.array_equal(after.pixels, doubled(one.pixels)) and (after.alpha is None) == (one.alpha is None)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["deep", "gray.png", "infer.json", "rgb.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["deep", "gray.png", "infer.jsonl", "rgb.png"]
 
 
 @pytest.mark.parametrize("format", ["png", "jpg", "webp", "tif"])
@@ -263,7 +338,7 @@ def test_what_cannot_be_done_is_named_and_the_others_are_done(tmp_path):
         infer(Enlarge(), [tmp_path / "in"], tmp_path / "out", format="jpg", batch=4)
     said = str(refusal.value)
     assert said.startswith("2 of 4 images could not be upscaled:") and "b.png: unreadable" in said and "clear.jpg" in said
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "c.jpg", "infer.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "c.jpg", "infer.jsonl"]
 
 
 def test_a_rerun_does_what_is_missing_or_has_changed(tmp_path):
@@ -272,14 +347,15 @@ def test_a_rerun_does_what_is_missing_or_has_changed(tmp_path):
     run = lambda **options: infer(net, [tmp_path / "in"], tmp_path / "out", said.append, **options)  # noqa: E731
     assert run().done == 3
     (tmp_path / "out" / "b.png").unlink()
-    (tmp_path / "out" / ".tmp-0-a.png").write_bytes(b"what a kill leaves")
     assert run().done == 1 and len(net.shapes) == 1 and "2 of 3 images are done already" in said[-1]
     assert run().done == 0 and not net.shapes
     time.sleep(0.01)
     write_png(tmp_path / "in" / "c.png", picture(12, 9))
     assert run().done == 1 and np.array_equal(read_image(tmp_path / "out" / "c.png"), doubled(picture(12, 9)))
     assert run(fresh=True).done == 3
-    assert run(tile=8, batch=2).done == 0  # tiles make no difference that one sees
+    assert run(batch=2).done == 0  # batches make no difference that one sees
+    with pytest.raises(UserError, match=r"a.png: was made otherwise \(tile 0 -> 8\)"):
+        run(tile=8)
 
 
 def test_results_of_other_settings_are_not_taken_for_these(tmp_path):
@@ -323,12 +399,14 @@ def test_a_fresh_start_that_is_cut_short_does_not_keep_old_results(tmp_path):
 def test_files_of_others_are_not_taken_for_results_nor_replaced(tmp_path):
     images(tmp_path, "in/a.png", "out/a.png")
     before = (tmp_path / "out" / "a.png").read_bytes()
-    with pytest.raises(UserError, match="no infer.json that says how they were made"):
+    for fresh in (False, True):
+        with pytest.raises(UserError, match="out/a.png: is there already, and infer.jsonl does not list it"):
+            infer(Enlarge(), [tmp_path / "in"], tmp_path / "out", fresh=fresh)
+    images(tmp_path, "in/b.png")
+    infer(Enlarge(), [tmp_path / "in" / "b.png"], tmp_path / "out")
+    with pytest.raises(UserError, match="out/a.png: is there already"):  # in a folder of results, too
         infer(Enlarge(), [tmp_path / "in"], tmp_path / "out")
     assert (tmp_path / "out" / "a.png").read_bytes() == before
-    (tmp_path / "out" / "infer.json").write_text("{")
-    with pytest.raises(UserError, match="--fresh"):
-        infer(Enlarge(), [tmp_path / "in"], tmp_path / "out")
 
 
 # ---------------------------------------------------------------- memory
@@ -421,7 +499,13 @@ def test_the_command_and_its_exit_codes(sr_iqa, tmp_path):
         (("--quality", "0"), "quality"),
         (("--scale", "much"), "--scale much"),
         (("--scale", "auto"), "budget"),
-        (("--scale", "0.5"), "no adapter"),
+        (("--scale", "0.5"), "give one with --adapter"),
+        (("--scale", "0.1234567,0.12345671"), "0.123457 is there twice"),
+        (("--max-pixels", "nan"), "--max-pixels nan: goes from 1"),
+        (("--max-pixels", "inf"), "--max-pixels inf: goes from 1"),
+        (("--max-pixels", "0.5"), "--max-pixels 0.5: goes from 1"),
+        (("-i", ""), "--input is empty"),
+        (("-o", ""), "--output is empty"),
     ):
         code, _, err = sr_iqa(*basics[:-1], "new", *options)
         assert code == 2 and words in err and "Traceback" not in err, (options, code, err)
@@ -469,7 +553,9 @@ def test_adapters_act_together_by_their_weights(sr_iqa, tmp_path):
     code, _, err = sr_iqa(*basics, "-o", "halves", *one, *one, "--weight", "0.5", "--weight", "0.25")
     assert code == 1 and "adapter weights 0.5,0.5 -> 0.5,0.25" in err
     code, _, err = sr_iqa(*basics, "-o", "x", *one, "--weight", "1", "--weight", "1")
-    assert code == 1 and "1 adapters, but 2 scales" in err
+    assert code == 2 and "--weight: 1 adapter, but 2 numbers" in err
+    code, _, err = sr_iqa(*basics, "-o", "x", "--weight", "0.5")
+    assert code == 2 and "--weight is for adapters, and there is none" in err
 
 
 def test_as_a_program(sr_iqa, tmp_path):
@@ -477,6 +563,22 @@ def test_as_a_program(sr_iqa, tmp_path):
     command = [sys.executable, "-m", "sr_iqa", "infer", "-m", "net.safetensors", "-i", "in", "-o", "out", "--device", "cpu"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert (done.returncode, done.stdout, done.stderr) == (0, "2 images written to out\n", "")
+
+
+def test_small_images_come_out_as_from_python_to_the_bit(sr_iqa, tmp_path):
+    """Sides that are no multiples of the windows, whole by default and by --tile 0."""
+    image = picture(50)[:, :41]
+    write_png(tmp_path / "small.png", image)
+    expected = load_upscaler(DEMO_BASE, device="cpu")(image)
+    for tile in ("auto", "0", "56"):
+        assert sr_iqa("infer", "-m", DEMO_BASE, "-i", "small.png", "-o", tile, "--tile", tile, "--device", "cpu")[0] == 0
+        assert np.array_equal(read_image(tmp_path / tile / "small.png"), expected), tile
+
+
+def test_a_scale_beyond_the_dial_is_warned_of_once(sr_iqa, tmp_path, caplog):
+    basics = ("infer", "-m", "net.safetensors", "--adapter", "adapter", "-i", "in", "-o", "far", "--device", "cpu")
+    assert sr_iqa(*basics, "--scale", "0,1.5")[0] == 0
+    assert caplog.text.count("1.5 is outside [0, 1]") == 1
 
 
 def test_several_dials_need_an_adapter():

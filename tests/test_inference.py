@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import sr_iqa
 from sr_iqa.adapters import inject, save_adapter, trainable_parameters
 from sr_iqa.archs import build_network
 from sr_iqa.checkpoints import CheckpointError, load_network, read_metadata, save_weights
@@ -17,6 +19,8 @@ from sr_iqa.inference import infer_folder, load_for_inference, merge_adapters, u
 from sr_iqa.inference.pictures import read_picture
 from sr_iqa.inference.tiles import multiple_of
 from tests.helpers import picture
+
+DEMO_BASE = Path(sr_iqa.__file__).parent / "assets" / "base_x4.safetensors"
 
 
 class Enlarge(nn.Module):
@@ -106,6 +110,14 @@ def test_tiles_of_a_windowed_network_are_laid_on_its_windows(tile, overlap):
     net.register_forward_pre_hook(lambda _, inputs: seen.add(tuple(inputs[0].shape)))
     upscale(net, x, tile, overlap)
     assert len(seen) == 1 and all(side % 8 == 0 for side in next(iter(seen))[2:])
+
+
+def test_an_overlap_of_16_hides_the_tiles_of_the_shipped_network():
+    """What docs/inference.md says of it, in levels of 255."""
+    net, x = load_for_inference(DEMO_BASE), torch.from_numpy(picture(104)).permute(2, 0, 1)[None, :, :, :80].float() / 255
+    whole = upscale(net, x)
+    none, eight, sixteen = (255 * float((upscale(net, x, 48, overlap) - whole).abs().max()) for overlap in (0, 8, 16))
+    assert none > 8 and eight < 1 and sixteen < 0.1
 
 
 def test_tiles_beside_the_windows_would_show(monkeypatch):

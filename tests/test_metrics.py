@@ -240,10 +240,15 @@ def test_autocast_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "message"), [("ssim", 8, "at least 11"), ("niqe", 64, "at least 96"), ("afine_nr", 100, "multiples of 32")]
+    ("info", "size", "message"),
+    [
+        (metric_info("ssim"), 8, "at least 11"),
+        (metric_info("niqe"), 64, "at least 96"),
+        (MetricInfo("b", "NR", False, (0, 1), multiple=32), 100, "multiples of 32"),
+    ],
 )
-def test_sizes_it_cannot_take_are_said(name, size, message):
-    metric = Metric(metric_info(name), nn.Identity(), name)
+def test_sizes_it_cannot_take_are_said(info, size, message):
+    metric = Metric(info, nn.Identity(), info.name)
     x = torch.rand(1, 3, size, size)
     with pytest.raises(UserError, match=message):
         metric(x, x)

@@ -299,4 +299,4 @@ def test_infer_takes_every_kind(tmp_path):
     count = len({name.partition(".")[0] for name in kinds(tmp_path / "kinds")})
     (tmp_path / "kinds" / "gray.jpg").unlink()  # it would become gray.png a second time
     assert infer_folder(build_network(RRDB).eval(), tmp_path / "kinds", tmp_path / "out") == count
-    assert all(read_image_lenient(path).shape == (64, 64, 3) for path in (tmp_path / "out").iterdir())
+    assert all(read_image_lenient(path).shape == (64, 64, 3) for path in (tmp_path / "out").glob("*.png"))

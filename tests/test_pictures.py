@@ -127,6 +127,132 @@ def test_rotation_is_applied_as_viewers_do_and_not_kept(tmp_path, suffix, orient
             assert image.getexif().get(274, 1) == 1 and image.size == expected.shape[1::-1]
 
 
+def turned(array, orientation):
+    """What a viewer shows of a file with this tag."""
+    array = array.swapaxes(0, 1) if orientation >= 5 else array
+    return array[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
+
+
+@pytest.mark.parametrize("packed", [None, "tiff_lzw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiffs_of_every_mode_are_turned(tmp_path, mode, orientation, packed):
+    image = Image.fromarray(picture(24)[:16])
+    image = Image.fromarray(np.arange(384, dtype=np.uint16).reshape(16, 24) * 99) if mode == "I;16" else image.convert(mode)
+    image.save(tmp_path / "a.tif", tiffinfo={274: orientation}, compression=packed)
+    colours = image if mode in ("L", "LA", "RGBA", "I;16") else image.convert("L" if mode == "1" else "RGB")
+    expected = turned(np.atleast_3d(np.asarray(colours)), orientation)
+    found = read_picture(tmp_path / "a.tif")
+    planes = found.pixels if found.alpha is None else np.dstack([found.pixels, found.alpha])
+    np.testing.assert_array_equal(planes, expected)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiffs_as_other_programs_write_them(tmp_path, bits, orientation):
+    """Each with the same picture in it."""
+    import tifffile
+
+    dtype, white = np.dtype(f"u{bits // 8}"), 2**bits - 1
+    rgb = picture(24)[:16].astype(dtype) * (white // 255)
+    alpha = np.tile(np.linspace(0, white, 24).astype(dtype), (16, 1))
+    multiplied = (rgb * (alpha[..., None] / white)).round().astype(dtype)
+    tag = [(274, "H", 1, orientation, True)]
+    for name, levels, options in (
+        ("white.tif", white - rgb[..., 0], {"photometric": "miniswhite"}),
+        ("black.tif", rgb[..., 0], {"photometric": "minisblack"}),
+        ("big.tif", rgb.astype(dtype.newbyteorder(">")), {"photometric": "rgb", "byteorder": ">"}),
+        ("alpha.tif", np.dstack([rgb, alpha]), {"photometric": "rgb", "extrasamples": [2]}),
+        ("multiplied.tif", np.dstack([multiplied, alpha]), {"photometric": "rgb", "extrasamples": [1]}),
+    ):
+        tifffile.imwrite(tmp_path / name, levels, extratags=tag, **options)
+        found = read_picture(tmp_path / name)
+        expected = turned(rgb if found.pixels.shape[2] == 3 else rgb[..., :1], orientation)
+        assert found.pixels.dtype == dtype and (found.alpha is None) == (name not in ("alpha.tif", "multiplied.tif"))
+        if found.alpha is not None:
+            np.testing.assert_array_equal(found.alpha, turned(alpha, orientation))
+        if name == "multiplied.tif":  # where it is opaque enough for the rounding to say something
+            seen = turned(alpha, orientation) > white // 2
+            assert np.abs(found.pixels.astype(int) - expected)[seen].max() <= 2
+        else:
+            np.testing.assert_array_equal(found.pixels, expected)
+    tifffile.imwrite(tmp_path / "planes.tif", np.moveaxis(rgb, -1, 0), photometric="rgb", planarconfig="separate")
+    if bits == 8:
+        np.testing.assert_array_equal(read_picture(tmp_path / "planes.tif").pixels, rgb)
+    else:
+        with pytest.raises(ImageError, match=r"planes.tif: this kind \(TIFF, 16 bits, each channel by itself\) is not supported"):
+            read_picture(tmp_path / "planes.tif")
+
+
+def test_what_is_intact_and_not_supported_is_not_called_truncated(tmp_path):
+    import tifffile
+
+    rgb = picture(24)[:16]
+    lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    ImageCms.applyTransform(Image.fromarray(rgb), lab).save(tmp_path / "lab.tif")
+    write_picture(tmp_path / "gray alpha.tif", made(16, 1, True))
+    Image.fromarray(rgb).save(tmp_path / "a.tga")
+    tifffile.imwrite(tmp_path / "half.tif", rgb.astype(np.float16), photometric="rgb")
+    tifffile.imwrite(tmp_path / "six.tif", np.dstack([rgb, rgb]).astype(np.uint16), photometric="rgb", extrasamples=[0] * 3)
+    tifffile.imwrite(tmp_path / "large.tif", rgb.astype(np.float16), photometric="rgb", bigtiff=True)
+    for name, words in (
+        ("lab.tif", "TIFF, L.a.b. colours"),
+        ("gray alpha.tif", "TIFF, 2 channels of 16 bits"),
+        ("a.tga", "TGA, RGB"),
+        ("half.tif", "TIFF, 3 float channels of 16 bits"),
+        ("large.tif", "TIFF, 3 float channels of 16 bits"),
+        ("six.tif", "TIFF, 6 channels of 16 bits"),
+    ):
+        with pytest.raises(ImageError, match=rf"{name}: this kind \({words}\) is not supported; convert it"):
+            read_picture(tmp_path / name)
+
+
+def png(*chunks):
+    """A file of (name, content)."""
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_transparent_level_counts_in_the_files_own_levels(tmp_path, bits):
+    levels = np.arange(32).reshape(4, 8) % 2**bits
+    packed = np.packbits(np.unpackbits(levels.astype(np.uint8)[..., None], axis=2)[..., -bits:].reshape(4, -1), axis=1)
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+    head = struct.pack(">IIBBBBB", 8, 4, bits, 0, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"tRNS", struct.pack(">H", 1)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    (tmp_path / "a.png").write_bytes(png(*chunks))
+    found = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(found.pixels[..., 0], levels * (255 // (2**bits - 1)))
+    np.testing.assert_array_equal(found.alpha, np.where(levels == 1, 0, 255))
+
+
+def test_something_behind_a_pngs_end_is_no_damage_and_its_name_elsewhere_no_end(tmp_path):
+    write_picture(tmp_path / "a.png", made())
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "long.png").write_bytes(whole + bytes(5000))
+    assert same(read_picture(tmp_path / "long.png"), made())
+    (tmp_path / "cut.png").write_bytes(whole[:33] + png((b"tEXt", b"a\0IEND"))[8:] + whole[33:-200])
+    with pytest.raises(ImageError, match="truncated"):
+        read_picture(tmp_path / "cut.png")
+
+
+def test_reading_leaves_pillows_limit_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1234)
+    write_picture(tmp_path / "a.png", made())
+    read_picture(tmp_path / "a.png")
+    with pytest.raises(ImageError):
+        read_picture(tmp_path / "none.png")
+    assert Image.MAX_IMAGE_PIXELS == 1234
+
+
+def test_webp_has_no_gray_and_no_gray_profile(tmp_path):
+    for channels, kept in ((1, None), (3, SRGB)):
+        write_picture(tmp_path / "a.webp", made(channels=channels))
+        found = read_picture(tmp_path / "a.webp")
+        assert found.pixels.shape[2] == 3 and found.icc == kept
+
+
 def photo_exif():
     exif = Image.Exif()
     exif[271], exif[315], exif[274] = "Maker", "Somebody", 6

@@ -15,7 +15,7 @@ from sr_iqa.training.trainer import train
 from tests.helpers import make_sets, picture, save
 
 ROOT = Path(__file__).parent.parent / "options"
-FILES = sorted(path for path in ROOT.rglob("*.yml") if path.parent.name != "compare")
+FILES = sorted(path for path in ROOT.rglob("*.yml") if path.parent.name not in ("compare", "iqa"))
 STUDIES = sorted((ROOT / "compare").glob("*.yml"))
 NETWORKS = {
     "SwinIR": {"embed_dim": 8, "depths": [1], "num_heads": [2], "window_size": 4, "img_size": 8, "drop_path_rate": 0.0},

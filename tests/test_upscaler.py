@@ -284,13 +284,19 @@ def test_the_documentations_code_runs(tmp_path, monkeypatch):
     for parameter in trainable_parameters(net):
         nn.init.normal_(parameter, std=0.2)
     save_adapter(net, "adapter")
-    Image.fromarray(picture(24)).save("photo.png")
+    exif = Image.Exif()
+    exif[271], exif[274] = "Maker", 6
+    Image.fromarray(picture(24)[:20]).save("photo.png", exif=exif, dpi=(300, 300))
     names = {}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 6 and names["batch"].shape == (2, 3, 128, 128) and names["second"].shape == (192, 256, 3)
+    assert len(blocks) == 7 and names["batch"].shape == (2, 3, 128, 128) and names["second"].shape == (192, 256, 3)
     assert (names["full"] != names["half"]).any() and names["chosen"].value >= 40 and 0 < names["chosen"].scale < 1
-    assert Path("comparison.html").exists() and Image.open("larger.png").size == (96, 96)
+    assert Path("comparison.html").exists()
+    for name in ("larger.png", "larger.jpg"):
+        with Image.open(name) as image:
+            assert image.size == (80, 96) and image.info["dpi"] == pytest.approx((300, 300), rel=1e-3)
+            assert image.getexif()[271] == "Maker" and image.getexif().get(274, 1) == 1
 
 
 def test_gray_networks_take_and_give_gray(tmp_path):

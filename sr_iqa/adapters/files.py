@@ -117,13 +117,17 @@ def with_scales(adapters: Sequence[Path], scales: Sequence[float], option: str =
     given = list(scales) or [1.0]
     given = given * len(adapters) if len(given) == 1 else given
     if len(given) != len(adapters):
-        raise UsageError(
-            f"{option}: {len(adapters)} adapter{'s' * (len(adapters) != 1)}, but {len(given)} numbers; give one, or one for each adapter in "
-            "their order"
-        )
+        many = f"{len(adapters)} adapter{'s' * (len(adapters) != 1)}"
+        raise UsageError(f"{option}: {many}, but {len(given)} numbers; give one, or one for each adapter in their order")
     for scale in given:
         check_scale(scale)
     return list(zip(adapters, given, strict=True))
+
+
+def made_for(path: Path | str) -> str:
+    """The hash of the base weights that an adapter was trained on; empty where it does not say."""
+    _, metadata, _ = _read(Path(path))
+    return metadata.get("base_hash", "")
 
 
 def describe_adapter(path: Path | str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -41,30 +42,26 @@ def upscale_folder(upscaler: Upscaler, plan: Plan, say: Callable[[str], None] = 
     record.check(wanted, plan.fresh)
     remove_leftovers([*wanted, plan.page])
     if plan.others:
-        say(f"{plan.others} files with other suffixes left out")
+        say(f"{plan.others} file{'s' * (plan.others != 1)} with other suffixes left out")
     todo = [job for job in plan.jobs if not _is_done(job, record, wanted)]
     outcome.skipped = len(plan.jobs) - len(todo)
     if outcome.skipped:
         say(f"{outcome.skipped} of {len(plan.jobs)} images are done already")
-    problems = []
+    end = ""
     try:
         with ImageProgress(len(todo), say, quiet) as progress:
             Work(upscaler, plan, record, settings, outcome, progress).do(todo)
-        whole = [job for job in plan.jobs if all(path.is_file() for path in job.outputs.values())]
+        whole = [job for job in plan.jobs if all(map(os.path.isfile, job.outputs.values()))]
         if plan.compare and whole:
             say(f"page: {write_comparison(plan.page, _compared(plan, whole, record))}")
     except UserError as error:
-        problems = [str(error)]
-    if outcome.failures:
-        failures = dict.fromkeys(outcome.failures.values())
-        problems = [f"{len(outcome.failures)} of {len(plan.jobs)} images could not be upscaled:", *failures, *problems]
-    if problems:
-        raise UserError("\n".join(problems))
+        end = str(error)
+    outcome.check(len(plan.jobs), end)
     return outcome
 
 
 def infer_folder(net: nn.Module, inputs: Path, out: Path, tile: int = 0, device: torch.device | str = "cpu") -> int:
-    """Upscales an image, or every image of a folder, to PNGs of the same names in `out`, anew where they are there; returns how many.
+    """Upscales an image, or every image of a folder, to PNGs of the same names in `out`; earlier results are made anew. Returns how many.
 
     Raises:
         UserError: as `find_jobs` and `upscale_folder`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,6 +151,6 @@ def _check(jobs: Sequence[Job], naming: Naming) -> None:
                 raise UserError(f"{naming.folder}: the results would overwrite the inputs; give another folder, or a --suffix.")
             if output in taken:
                 raise UserError(f"{taken[output].name} and {job.name}: several images would be written to {output}; rename one.")
-            if output.is_dir():
+            if os.path.isdir(output):
                 raise UserError(f"{output}: is a folder, where a result is to be written; give another folder, or a --suffix.")
             taken[output] = job

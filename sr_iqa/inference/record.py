@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..atomic import TEMPORARY_PREFIX, errors_name
 from ..errors import UserError
@@ -36,6 +37,9 @@ class Record:
     """The results of a folder. Nothing is written before the first is begun."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises UserError for a link, which would be written through."""
+        if (folder / NAME).is_symlink():
+            raise UserError(f"{folder / NAME}: is a link, and is not written through; take it away, or give another folder.")
         self.folder, self.entries = folder, read_entries(folder)
 
     def check(self, wanted: Mapping[Path, Settings], fresh: bool = False) -> None:
@@ -65,7 +69,7 @@ class Record:
     def stands(self, output: Path, source: Stamp | None, settings: Settings) -> bool:
         """Whether a result is there, made like this from the source as it is now."""
         entry = self.entries.get(self._key(output))
-        return entry is not None and source is not None and entry.source == source and entry.settings == settings and output.is_file()
+        return entry is not None and source is not None and entry.source == source and entry.settings == settings and os.path.isfile(output)
 
     def begin(self, output: Path) -> None:
         """Has to be said before the file appears: then a kill leaves no file of which nobody knows whose it is."""
@@ -132,7 +136,7 @@ def remove_leftovers(files: Iterable[Path]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _said(entry: Entry) -> dict[str, object]:
+def _said(entry: Entry) -> dict[str, Any]:
     if entry.source is None:
         return {}
     return {"source": entry.source, "settings": dict(entry.settings)} | ({"note": entry.note} if entry.note else {})

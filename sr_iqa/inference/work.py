@@ -33,6 +33,13 @@ class Outcome:
     failures: dict[Path, str] = field(default_factory=dict)
     """Input -> what went wrong with it."""
 
+    def check(self, total: int, also: str = "") -> None:
+        """UserError that names every failure, of `total` images, and what else there is to say."""
+        words = [f"{len(self.failures)} of {total} images could not be upscaled:", *dict.fromkeys(self.failures.values())]
+        said = [*(words if self.failures else ()), *([also] if also else ())]
+        if said:
+            raise UserError("\n".join(said))
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -45,12 +52,13 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Work:
-    """How images are brought from file to file. `settings` has an entry for every adapter scale, or one for a budget."""
+    """How images are brought from file to file."""
 
     upscaler: Upscaler
     plan: Plan
     record: Record
     settings: Sequence[Settings]
+    """Of every adapter scale, or of a budget."""
     outcome: Outcome
     progress: ImageProgress
 
@@ -138,8 +146,15 @@ class Work:
 
     def _write(self, one: Loaded, k: int, bands: Iterable[Picture], note: str = "") -> None:
         file = list(one.job.outputs.values())[k]
-        self.record.begin(file)
-        write_bands(file, self._size(one.picture), bands, self.plan.quality)
+
+        def begun() -> Iterator[Picture]:
+            """Nothing is written, nor a file begun, before there is something to write."""
+            for number, band in enumerate(bands):
+                if number == 0:
+                    self.record.begin(file)
+                yield band
+
+        write_bands(file, self._size(one.picture), begun(), self.plan.quality)
         self.record.finish(file, one.stamp, self.settings[k], note)
 
     def _size(self, picture: Picture) -> tuple[int, int]:
@@ -153,15 +168,16 @@ class Work:
     def _attempt(self, group: Sequence[Loaded | Job]) -> Iterator[None]:
         """What goes wrong in the block is a failure of these images, unless it would go wrong with all others too."""
         jobs = [one.job if isinstance(one, Loaded) else one for one in group]
+        names = ", ".join(job.name for job in jobs)
         try:
             with shortage_named("it needs", ADVICE):
                 yield
         except OSError as error:
             if error.errno in FULL:
-                raise UserError(f"{error.filename}: {error.strerror}; run the same command again when there is room") from error
-            self._fail(jobs, f"{error.filename}: cannot be written ({error.strerror})")
+                folder = self.plan.naming.folder
+                raise UserError(f"{folder}: {error.strerror}; run the same command again when there is room") from error
+            self._fail(jobs, f"{names}: the result cannot be written ({error.strerror})")
         except UserError as error:
-            names = ", ".join(job.name for job in jobs)
             if isinstance(error, ImageError):  # which names the file
                 self._fail(jobs, str(error))
             elif isinstance(error, MemoryShortage) or self.plan.dial.budget:  # too small for the budget's metric, say

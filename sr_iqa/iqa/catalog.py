@@ -212,10 +212,10 @@ ROWS: tuple[MetricInfo, ...] = (
     _nr("sfid", LOWER, 0, inf, differentiable=False, refused="it scores a set of images, not an image"),
     _nr("fid_dinov2", LOWER, 0, inf, differentiable=False, refused="it scores a set of images, not an image"),
     _nr("inception_score", HIGHER, 0, inf, differentiable=False, refused="it scores a set of images, not an image"),
-    _nr("afine_nr", LOWER, -2, 2, OPENAI_B32, "afine.pth", differentiable=False, one_image=True, multiple=32, needs="openai-clip"),
-    _fr("afine_fr", LOWER, -2, 2, OPENAI_B32, "afine.pth", differentiable=False, one_image=True, multiple=32, needs="openai-clip"),
-    _fr("afine_all_scale", LOWER, 0, 100, OPENAI_B32, "afine.pth", differentiable=False, one_image=True, multiple=32, needs="openai-clip"),
-    _fr("afine_all", LOWER, -inf, 2, OPENAI_B32, "afine.pth", differentiable=False, one_image=True, multiple=32, needs="openai-clip"),
+    _nr("afine_nr", LOWER, -2, 2, "afine.pth", smallest=32),
+    _fr("afine_fr", LOWER, -2, 2, "afine.pth", smallest=32),
+    _fr("afine_all_scale", LOWER, 0, 100, "afine.pth", smallest=32),
+    _fr("afine_all", LOWER, -inf, 2, "afine.pth", smallest=32),
 )
 
 CATALOG: dict[str, MetricInfo] = {info.name: info for info in ROWS}

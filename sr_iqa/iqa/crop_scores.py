@@ -81,6 +81,6 @@ def _choose(
     for first in range(0, len(corners), at_once):
         part = corners[first : first + at_once]
         crops = torch.stack([images[..., y : y + side, x : x + side] for y, x in part]).float() / 255
-        scores = metric.signed(crops.flatten(0, 1)).unflatten(0, crops.shape[:2])
+        scores = metric.verdict(metric.opinions(crops.flatten(0, 1)).unflatten(0, crops.shape[:2]))
         places = torch.tensor([choices.place(i, y, x) for y, x in part])
         choices.note(places, strategy.choose_online(scores).cpu())

@@ -1,6 +1,6 @@
 """The one door to metrics: pyiqa's and ours, by name, with direction, range and weights settled once (iqa/catalog.py).
 
-    Q = create_metric("musiq", device="cuda")
+    Q = create_metric("musiq", device="cuda")     # or "0.5*musiq + 0.5*nima", "ensemble.yml", "metric.safetensors"
     values = Q(x)            # (N,) native values of x (N, 3, H, W) in [0, 1]
     scores = Q.signed(x)     # higher is better, whatever the metric
 
@@ -25,6 +25,7 @@ from sr_iqa.errors import DAMAGED_FILE, UserError
 from sr_iqa.modes import tf32
 
 from .catalog import CATALOG, MetricInfo
+from .ensemble_text import is_composed, is_trained
 from .weights import file_fingerprint, fingerprint, require
 
 
@@ -40,10 +41,14 @@ class Metric:
     Not an nn.Module: it never enters a state dict, DDP, EMA or an optimizer, and a parent's .train() cannot reach it.
     """
 
-    def __init__(self, info: MetricInfo, net: nn.Module, identity: str, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, info: MetricInfo, net: nn.Module, identity: str, device: str | torch.device = "cpu", own: bool | None = None
+    ) -> None:
+        """`own`: the network is code of this package or as plain; by default found out by the name."""
         self.info = info
         self.identity = identity
         """Name, package and version, fingerprint of the weights."""
+        self._own = info.name in OWN if own is None else own
         self.device = torch.device(device)
         self._net = net.to(self.device).eval().requires_grad_(False)
 
@@ -71,7 +76,7 @@ class Metric:
     @property
     def threadable(self) -> bool:
         """Threads may call it at the same time: its network keeps nothing between or during calls."""
-        return self.name in (*OWN, *STATELESS)
+        return self._own or self.name in STATELESS
 
     def parameters(self) -> list[nn.Parameter]:
         """All parameters of the network, every one frozen."""
@@ -108,6 +113,17 @@ class Metric:
         values = self(x, ref)
         return -values if self.lower_better else values
 
+    def opinions(self, x: Tensor, ref: Tensor | None = None) -> Tensor:
+        """What `verdict` needs of each image: (N, K); for all but ensembles that abstain the signed value, (N, 1)."""
+        return (self.signed(x) if ref is None else self.signed(x, ref))[:, None]
+
+    def verdict(self, opinions: Tensor) -> Tensor:
+        """Signed scores (..., M) of candidates among which one is to be chosen, from their opinions (..., M, K).
+
+        They are comparable with one another only: an ensemble that abstains gives all candidates the same.
+        """
+        return opinions[..., 0]
+
     def _values(self, images: Sequence[Tensor]) -> Tensor:
         output = self._net(*images)
         values = (output[0] if isinstance(output, (tuple, list)) else output).reshape(-1).float()
@@ -129,15 +145,15 @@ class Metric:
             raise ValueError(
                 f"{self.name} needs references shaped like the images {tuple(x.shape)}, got {ref if ref is None else tuple(ref.shape)}"
             )
-        one_for_all = self.name in OWN  # our networks look at the one image once
-        return [x.float() if one_for_all else x.float().expand_as(ref), ref.float()]
+        return [x.float() if self._own else x.float().expand_as(ref), ref.float()]  # our networks look at the one image once
 
 
 def create_metric(name: str, device: str | torch.device = "cpu", weights: Path | None = None, random_weights: bool = False) -> Metric:
     """Build a metric by name; nothing is downloaded.
 
     Args:
-        name: a name of `list_metrics()`.
+        name: a name of `list_metrics()`, an ensemble ("0.5*musiq + 0.5*nima", or its YAML file; ensemble.py), or a trained metric's file
+            (.safetensors; trained.py).
         device: where to compute.
         weights: a file with other weights of the same network (a state dict, or one under `params`; for niqe an .npz).
         random_weights: fill the network's layout at random, for tests and timings without weight files.
@@ -145,15 +161,35 @@ def create_metric(name: str, device: str | torch.device = "cpu", weights: Path |
     Raises:
         UserError: unknown name, with the nearest ones; missing or damaged weight files, with their source and place.
     """
+    if is_composed(name) or is_trained(name):
+        return _create_other(name, device, weights, random_weights)
+    info = metric_info(name)
+    net = build_catalogued(name, weights, random_weights)
+    package = f"sr_iqa {__version__}" if name in OWN else f"pyiqa {version('pyiqa')}"
+    content = "random" if random_weights else file_fingerprint(weights) if weights else fingerprint(info.files)
+    return Metric(info, net, f"{name} ({package}, weights {content})", device)
+
+
+def _create_other(name: str, device: str | torch.device, weights: Path | None, random_weights: bool) -> Metric:
+    if weights is not None:
+        raise UserError(f"{name} takes no other weights: it says itself which it has")
+    if is_trained(name):
+        from .trained import load_metric
+
+        return load_metric(Path(name), device)
+    from .ensemble import create_ensemble
+
+    return create_ensemble(name, device, random_weights)
+
+
+def build_catalogued(name: str, weights: Path | None = None, random_weights: bool = False) -> nn.Module:
+    """The network of a metric of the catalogue, on the CPU, frozen. Arguments and errors as for `create_metric`."""
     info = metric_info(name)
     if info.refused:
         raise UserError(f"{name} cannot be used here: {info.refused}")
     if not random_weights and weights is None:
         require(name, info.files)
-    net = BUILDERS.get(name, _build_pyiqa)(info, weights, random_weights)
-    package = f"sr_iqa {__version__}" if name in OWN else f"pyiqa {version('pyiqa')}"
-    content = "random" if random_weights else file_fingerprint(weights) if weights else fingerprint(info.files)
-    return Metric(info, net, f"{name} ({package}, weights {content})", device)
+    return BUILDERS.get(name, _build_pyiqa)(info, weights, random_weights)
 
 
 def list_metrics() -> list[MetricInfo]:
@@ -161,8 +197,23 @@ def list_metrics() -> list[MetricInfo]:
     return sorted(CATALOG.values(), key=lambda info: info.name)
 
 
+def find_metrics(text: str = "") -> list[MetricInfo]:
+    """The metrics whose names contain `text`, by name; where it is an ensemble or a trained metric's file, that one alone."""
+    if is_composed(text) or is_trained(text):
+        return [metric_info(text)]
+    return [info for info in list_metrics() if text in info.name]
+
+
 def metric_info(name: str) -> MetricInfo:
-    """What is known of a metric. Raises UserError for an unknown name, with the nearest ones."""
+    """What is known of a metric. Raises UserError for an unknown name, with the nearest ones, and for files that are no metric."""
+    if is_trained(name):
+        from .trained import trained_info
+
+        return trained_info(Path(name))
+    if is_composed(name):
+        from .ensemble import ensemble_info
+
+        return ensemble_info(name)
     if name not in CATALOG:
         near = difflib.get_close_matches(name.lower(), CATALOG, n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -212,6 +263,12 @@ def _build_niqe(info: MetricInfo, weights: Path | None, random_weights: bool) ->
     return build_niqe(weights or info.files[0].path)
 
 
+def _build_brisque(info: MetricInfo, weights: Path | None, random_weights: bool) -> nn.Module:
+    from .pyiqa_bridge import build_brisque
+
+    return build_brisque(None if random_weights else weights or info.files[0].path)
+
+
 def _build_ssimc(info: MetricInfo, weights: Path | None, random_weights: bool) -> nn.Module:
     from .ssim import SSIM
 
@@ -232,18 +289,33 @@ def _build_lpips(info: MetricInfo, weights: Path | None, random_weights: bool) -
     return random_lpips(trunk) if random_weights else load_lpips(trunk, [weights] if weights else [file.path for file in info.files])
 
 
+def _build_afine(info: MetricInfo, weights: Path | None, random_weights: bool) -> nn.Module:
+    from .afine import load_afine, random_afine
+
+    mode = AFINES[info.name]
+    return random_afine(mode) if random_weights else load_afine(weights or info.files[0].path, mode)
+
+
+AFINES: dict[str, Literal["nr", "fr", "all", "all_scale"]] = {
+    "afine_nr": "nr",
+    "afine_fr": "fr",
+    "afine_all": "all",
+    "afine_all_scale": "all_scale",
+}
 LPIPS_TRUNKS: dict[str, Literal["alex", "vgg"]] = {"lpips": "alex", "lpips-vgg": "vgg"}
 MUSIQS = ("musiq", "musiq-ava", "musiq-paq2piq", "musiq-spaq")
 Builder = Callable[[MetricInfo, Path | None, bool], nn.Module]
 BUILDERS: dict[str, Builder] = {
     "nano": _build_nano,
     "niqe": _build_niqe,
+    "brisque": _build_brisque,
     "ssimc": _build_ssimc,
     **dict.fromkeys(LPIPS_TRUNKS, _build_lpips),
     **dict.fromkeys(MUSIQS, _build_musiq),
+    **dict.fromkeys(AFINES, _build_afine),
 }
 """Metrics that are not built by pyiqa's own constructor."""
-OWN = ("nano", "ssimc", *LPIPS_TRUNKS, *MUSIQS)
+OWN = ("nano", "ssimc", *LPIPS_TRUNKS, *MUSIQS, *AFINES)
 """Metrics computed by code of this package."""
 STATELESS = ("psnr", "psnry", "niqe")
 """Metrics of pyiqa's that are plain functions of their images."""

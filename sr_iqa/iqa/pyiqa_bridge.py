@@ -39,6 +39,8 @@ CLIP_LOADERS = (
 """Modules with a CLIP loader of their own, and the network each builds."""
 DOWNLOADERS = ("torch.hub", "pyiqa.utils.download_util", "timm.models._hub", "facexlib.utils.misc")
 """Modules that fetch with a `download_url_to_file` of their own."""
+BRISQUE_VECTORS = 774
+"""Support vectors of the original: needed only for random weights."""
 ARNIQA_FEATURES = 4096
 """Inputs of ARNIQA's regressor, a linear layer that exists only as a TorchScript file: needed only for random weights."""
 
@@ -75,6 +77,29 @@ def build_niqe(parameters: Path) -> nn.Module:
     arrays, matlab = np.load(parameters), io.BytesIO()
     scipy.io.savemat(matlab, {"mu_prisparam": arrays["mu_pris_param"], "cov_prisparam": arrays["cov_pris_param"]})
     return NIQE(pretrained_model_path=matlab)  # pyright: ignore[reportArgumentType]
+
+
+def build_brisque(vectors: Path | None) -> nn.Module:
+    """pyiqa's BRISQUE on a file of (coefficients (V,), support vectors (V, 36)), or on random ones, always the same.
+
+    Raises UserError for a file that is damaged or holds anything else.
+    """
+    from pyiqa.archs.brisque_arch import BRISQUE
+
+    if vectors is None:
+        generator = torch.Generator().manual_seed(0)
+        coefficients, support = (torch.randn(*shape, generator=generator) for shape in ((BRISQUE_VECTORS,), (BRISQUE_VECTORS, 36)))
+    else:
+        try:
+            coefficients, support = torch.load(vectors, map_location="cpu", weights_only=True)
+            if support.shape[1:] != (36,) or len(coefficients) != len(support):
+                raise ValueError(f"tensors of shapes {tuple(coefficients.shape)} and {tuple(support.shape)}")
+        except DAMAGED_FILE as error:
+            raise UserError(f"{vectors} does not hold BRISQUE's support vectors: {error}") from error
+    content = io.BytesIO()
+    torch.save((coefficients, support), content)
+    content.seek(0)
+    return BRISQUE(pretrained_model_path=content)  # pyright: ignore[reportArgumentType]
 
 
 class _Absent(dict[str, Any]):

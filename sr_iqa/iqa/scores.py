@@ -129,10 +129,11 @@ def _score_share(reader: Reader, metric: Metric, indices: Sequence[int], parts: 
 
 
 def _native_scores(metric: Metric, images: Sequence[np.ndarray], batch_px: int) -> list[float]:
-    """Of images of one size."""
+    """Of the GTs of one set, images of one size."""
     step = max(1, batch_px // (images[0].shape[0] * images[0].shape[1]))
     batches = [np.stack(images[first : first + step]) for first in range(0, len(images), step)]
-    return [value for batch in batches for value in metric(to_tensor(batch).to(metric.device)).tolist()]
+    signed = metric.verdict(torch.cat([metric.opinions(to_tensor(batch).to(metric.device)) for batch in batches]))
+    return (-signed if metric.lower_better else signed).tolist()
 
 
 def _rows_of(gt_set: GTSet, metric: Metric, native: Sequence[float]) -> list[Row]:

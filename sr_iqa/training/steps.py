@@ -69,7 +69,7 @@ def choose_gt(run: Run, batch: Batch, meter: Meter) -> tuple[Tensor, Tensor]:
         if run.stream.choices is not None:  # what is remembered holds for every flip
             candidates = unflipped(candidates, batch["flips"][open_])
         with torch.no_grad():
-            scores = run.judge.signed(candidates.flatten(0, 1)).unflatten(0, candidates.shape[:2])
+            scores = run.judge.verdict(run.judge.opinions(candidates.flatten(0, 1)).unflatten(0, candidates.shape[:2]))
         meter.judge(scores.sum(), run.step)  # a NaN would never be chosen, and never be seen
         chosen = run.stream.strategy.choose_online(scores)
         place, member = (values.index_copy(0, open_, chosen) for values in (place, member))

@@ -1,0 +1,121 @@
+"""The noise measure: how much of what separates an output from its base is structured noise (docs/iqa.md).
+
+A base is the output of the network that a reward run started from, or the enlarged LQ. Sharpening, blurring and other networks change an
+image along its own structure; an optimiser that was paid for a metric's score adds fine detail that the image does not explain, or a
+pattern that repeats. This measure is an alarm, as the grid measure is: nothing optimises it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sr_iqa.errors import UserError
+
+from .grid import LAPLACIAN, LUMA
+
+EXPLAINED_PX = 5
+"""Side of the filter on the base by which the change is explained."""
+PERIODS = (2, 3, 4, 5, 6, 7, 8)
+"""Of repeating patterns, in pixels."""
+BLOCKS = 8
+"""A pattern has to repeat over this many blocks either way."""
+FLOOR = 0.5 / 255
+"""A change of this root mean square is no more than rounding to 8 bits makes."""
+MAP_PX = 15
+SMALLEST_PX = 16
+STRIP_ROWS = 64
+ALARM = 0.35
+"""Against the output of a base network: the largest share of 1 % of clean changes (docs/iqa.md)."""
+ALARM_LQ = 0.25
+"""Against the enlarged LQ."""
+
+
+def noise(x: Tensor, base: Tensor) -> Tensor:
+    """The share of the change x - base that is structured noise: (N,) in 0..1, 0 = none, lower is better.
+
+    With d the difference of the lumas, L d its Laplacian (of unit gain for white noise), and r(.) what is left of an image after the best
+    5 x 5 filter on the base's luma has been taken away:
+
+        fine     = mean r(L d)^2 / mean d^2                 detail that the base does not explain
+        periodic = max_p mean (pattern_p of r(d))^2 / mean d^2      what repeats with a period of p = 2..8 px over 8 x 8 blocks
+        noise    = 1 - (1 - fine) (1 - periodic)            each cut to 0..1
+
+    A change as small as the rounding to 8 bits counts as none. True detail, grain and JPEG blocks raise it too, up to about a third.
+
+    Args:
+        x: images (N, 3, H, W), RGB in [0, 1], at least 16 pixels a side.
+        base: the same images before, shaped alike.
+
+    Raises:
+        ValueError: shapes that differ.
+        UserError: images that are too small.
+    """
+    change, left, fine = _left(x, base)
+    total = change.square().mean((1, 2)) + FLOOR**2
+    repeated = torch.stack([_repeated(left, period) for period in PERIODS]).amax(0)
+    shares = [(part / total).clamp(0, 1) for part in (fine.square().mean((1, 2)), repeated)]
+    return 1 - (1 - shares[0]) * (1 - shares[1])
+
+
+def noise_map(x: Tensor, base: Tensor) -> Tensor:
+    """Where the unexplained detail is: (N, H, W), its root mean square over windows of 15 px, in [0, 1]. Arguments as for `noise`."""
+    energy = _left(x, base)[2].square()
+    return F.avg_pool2d(energy[:, None], MAP_PX, 1, MAP_PX // 2, count_include_pad=False)[:, 0].sqrt()
+
+
+def enlarged(lq: Tensor, scale: int) -> Tensor:
+    """The LQ (N, 3, h, w) as the base of its output: bicubic, rounded to 8 bits, (N, 3, scale * h, scale * w) in [0, 1]."""
+    return (F.interpolate(lq.float(), scale_factor=scale, mode="bicubic").clamp(0, 1) * 255).round() / 255
+
+
+def _left(x: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """d, r(d) and r(L d), (N, H, W) each."""
+    if x.shape != base.shape or x.ndim != 4 or x.shape[1] != 3:
+        raise ValueError(f"the noise measure compares images (N, 3, H, W) of one shape, got {tuple(x.shape)} and {tuple(base.shape)}")
+    if min(x.shape[-2:]) < SMALLEST_PX:
+        raise UserError(f"the noise measure needs images of at least {SMALLEST_PX} pixels a side, got {x.shape[-2]}x{x.shape[-1]}")
+    before, after = (torch.einsum("nchw,c->nhw", image.float(), image.new_tensor(LUMA, dtype=torch.float32)) for image in (base, x))
+    change = after - before
+    kernel = change.new_tensor(LAPLACIAN)
+    fine = F.conv2d(_padded(change, 1), (kernel / kernel.square().sum().sqrt())[None, None])[:, 0]
+    left = torch.stack([_unexplained(torch.stack(pair), image) for *pair, image in zip(change, fine, before, strict=True)])
+    return change, left[:, 0], left[:, 1]
+
+
+def _unexplained(targets: Tensor, image: Tensor) -> Tensor:
+    """Targets (T, H, W) minus their least-squares prediction by a filter on the image (H, W) and a constant."""
+    centred = image - image.mean()
+    around = _padded(centred[None], EXPLAINED_PX // 2)
+    taps = EXPLAINED_PX**2
+    products, moments = (
+        image.new_zeros(taps + 1, taps + 1, dtype=torch.float64),
+        image.new_zeros(taps + 1, len(targets), dtype=torch.float64),
+    )
+    for top in range(0, len(image), STRIP_ROWS):  # all windows of a large image at once would be 25 times its size
+        strip = F.unfold(around[..., top : top + STRIP_ROWS + EXPLAINED_PX - 1, :], EXPLAINED_PX)[0]
+        windows = torch.cat([strip, torch.ones_like(strip[:1])]).double()
+        products += windows @ windows.T
+        moments += windows @ targets[:, top : top + STRIP_ROWS].flatten(1).double().T
+    ridge = 1e-7 * products.diagonal().mean() * torch.eye(taps + 1, device=image.device, dtype=torch.float64)
+    solution = torch.linalg.solve(products + ridge, moments).float()
+    filters = solution[:taps].T.reshape(-1, 1, EXPLAINED_PX, EXPLAINED_PX)
+    return targets - F.conv2d(around, filters, solution[taps])[0]
+
+
+def _repeated(image: Tensor, period: int) -> Tensor:
+    """(N, H, W) -> (N,): mean energy of the pattern that repeats over BLOCKS x BLOCKS blocks, less what chance gives."""
+    height, width = (side // period * period for side in image.shape[-2:])
+    phases = F.pixel_unshuffle(image[:, None, :height, :width], period)
+    window = [min(BLOCKS, side) for side in phases.shape[-2:]]
+    step = [max(1, side // 2) for side in window]
+    means, energy = (F.avg_pool2d(values, window, step) for values in (phases, phases.square()))
+    pattern = means - means.mean(1, keepdim=True)  # a patch that is brighter is no pattern
+    count = window[0] * window[1]
+    return (pattern.square().mean((1, 2, 3)) - energy.mean((1, 2, 3)) / count).clamp_min(0) / (1 - 1 / count)
+
+
+def _padded(images: Tensor, margin: int) -> Tensor:
+    """(N, H, W) -> (N, 1, H + 2 margin, W + 2 margin), mirrored."""
+    return F.pad(images[:, None], (margin,) * 4, mode="reflect")

@@ -1,0 +1,62 @@
+"""What A-FINE's D depends on, measured once: for the stage of training in which no feature changes any more."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..atomic import atomic_write
+from ..distributed import gather_objects, is_main, share
+from ..errors import DAMAGED_FILE
+from ..iqa.afine import AFine
+from .metric_judge import Judge, fitted
+from .metric_pairs import Measured, Source, images_of
+
+logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def measured_once(judge: Judge, sources: Sequence[Source], shorter: int | None, kept: Path) -> Measured:
+    """Raw N and F of every image beside its reference, whole; from the file `kept` if it is of the same network and pairs."""
+    assert isinstance(judge.net, AFine)
+    keys = images_of(sources)
+    identity = _identity(judge.net, sources, shorter)
+    values = _read(kept, identity)
+    if values is None:
+        device = next(judge.parameters()).device
+        mine = []
+        for i in share(len(keys)):
+            x, ref = (fitted(path, shorter, judge.facts).to(device) for path in keys[i] if path is not None)
+            mine.append((i, judge.net.measure(x, ref)[0].cpu()))
+        values = torch.stack([value for _, value in sorted(gather_objects(mine), key=lambda item: item[0])])
+        logger.info("measured %d images once", len(keys))
+        if is_main():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(kept) as temporary:
+                save_file({"measured": values}, temporary, metadata={"identity": identity})
+    return dict(zip(keys, values, strict=True))
+
+
+def _identity(net: AFine, sources: Sequence[Source], shorter: int | None) -> str:
+    """Of the parts that measure, and of the pairs in their order."""
+    digest = hashlib.sha256(f"{shorter} {[source.fingerprint for source in sources]} {[len(s.pairs) for s in sources]}".encode())
+    for name, value in net.state_dict().items():
+        if name.startswith(("backbone.", "natural.", "fidelity.")):
+            digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read(path: Path, identity: str) -> Tensor | None:
+    """None where nothing was kept, or what was is of another network or other pairs, or damaged."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.get_tensor("measured") if (file.metadata() or {}).get("identity") == identity else None
+    except (SafetensorError, *DAMAGED_FILE):
+        return None
