@@ -131,8 +131,9 @@ def main() -> None:
         rows.append(row(f"pixels, {name}", f"equal PSNR to the start, {PSNR:g} dB", judged(output, base, held_out, scales)))
         print(rows[-1], flush=True)
     for name, score in {"no reward": None, **scales}.items() if arguments.lora_steps else ():
+        adapted = tuned(score, train, arguments.lora_steps)
         with torch.no_grad():
-            output = rounded(tuned(score, train, arguments.lora_steps)(rounded(downscale(held_out))))
+            output = rounded(adapted(rounded(downscale(held_out))))
         rows.append(row(f"LoRA, {name}", f"{arguments.lora_steps} steps, weight {LORA_WEIGHT:g}", judged(output, base, held_out, scales)))
         print(rows[-1], flush=True)
     about = f"Rewards and their ensembles on {len(held_out)} crops: the noise measure, and changes of members (z) and judges (better is +)."

@@ -155,10 +155,15 @@ def main() -> None:
         base = rounded(base_net(lq))
     changed = {False: clean_outputs(train, lq, base_net, base), True: attacked_outputs(base)}
     rows, listed = [], []
-    for reference, image in (("the base network's output", base), ("the enlarged LQ", enlarged(lq, 4))):
+    big, zero = enlarged(lq, 4), torch.zeros(len(base))
+    for reference, image, start in (
+        ("the base network's output", base, zero),
+        ("the enlarged LQ", big, zero),
+        ("the enlarged LQ, less the start's own figure on the same photo", big, noise(base, big)),
+    ):
         for psnr in PSNR:
             values = {
-                kind: {name: noise(at_psnr(output, base, psnr), image).numpy() for name, output in outputs.items()}
+                kind: {name: (noise(at_psnr(output, base, psnr), image) - start).numpy() for name, output in outputs.items()}
                 for kind, outputs in changed.items()
             }
             rows += rows_of(reference, {kind: np.stack(list(found.values())) for kind, found in values.items()}, psnr)
