@@ -61,6 +61,9 @@ def built():
         if name not in kept:
             kept.clear()
             kept[name] = create_metric(name, random_weights=bool(metric_info(name).files) and name != "niqe")
+            for attribute in ("crops", "test_sample"):  # AHIQ and MANIQA look at twenty crops of an image
+                if hasattr(kept[name]._net, attribute):
+                    setattr(kept[name]._net, attribute, 1)
         return kept[name]
 
     return build

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,6 +110,19 @@ def test_a_signal_to_the_launcher_saves_and_stops_both(root):
     assert state(folder, status["step"])["step"] == status["step"]
 
 
+def family(pid):
+    """A process and all its descendants, whatever their sessions: SLURM signals everything in a step."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            words = stat.read_text().rpartition(")")[2].split()
+            parents[int(stat.parent.name)] = int(words[1])
+    found = [pid] if pid in parents else []
+    for member in found:
+        found += [child for child, parent in parents.items() if parent == member]
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT], ids=["SLURM's warning", "Ctrl-C"])
 def test_a_signal_to_all_at_once(root, number):
@@ -124,8 +139,13 @@ def test_a_signal_to_all_at_once(root, number):
     deadline = time.monotonic() + 120
     while not losses_so_far(folder) and time.monotonic() < deadline:
         time.sleep(0.5)
-    os.killpg(process.pid, number)
-    process.wait(timeout=90)
+    for pid in family(process.pid):
+        os.kill(pid, number)
+    try:
+        process.wait(timeout=90)
+    finally:
+        for pid in family(process.pid):
+            os.kill(pid, signal.SIGKILL)
     status = json.loads((folder / "status.json").read_text())
     assert status["state"] == "stopped", (root / f"{name}.log").read_text()
     assert state(folder, status["step"])["step"] == status["step"]

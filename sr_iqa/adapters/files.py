@@ -176,7 +176,7 @@ def _check_strength(net: nn.Module, said: _Said, path: Path) -> None:
     if said.use_rslora or not math.isclose(said.lora_alpha / said.r, ours.lora_alpha / ours.r):
         raise AdapterError(
             f"{path}: this adapter was trained with alpha {said.lora_alpha:g} at rank {said.r}{' (rslora)' if said.use_rslora else ''}, "
-            f"the lora block asks for alpha {ours.lora_alpha:g} at rank {ours.r}, which is another strength. Set lora.alpha and lora.rank to its."
+            f"the lora block asks for alpha {ours.lora_alpha:g} at rank {ours.r}, which is another strength. Set both so."
         )
 
 
