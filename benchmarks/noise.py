@@ -34,7 +34,8 @@ from .report import Row, publish
 SIDE, TRAINED_ON = 192, 48
 PSNR = (34, 38, 42, 46)
 DISTANCE = 0.02
-LEAST = 0.95
+LEAST, NETWORK = 0.95, "the base network's output"
+"""What is to be reached, and against which base."""
 Change = Callable[[np.ndarray], np.ndarray]
 
 CHANGES: dict[str, Change] = {
@@ -139,7 +140,8 @@ def rows_of(reference: str, values: dict[bool, np.ndarray], psnr: int) -> list[R
     threshold = float(np.quantile(clean[:, :half], 0.99))
     false, found = ((part[:, half:] > threshold).mean() for part in (clean, attacked))
     note = f"1 % threshold {threshold:.3f} (first half); second half: {false:.1%} false alarms, {found:.1%} of attacks found"
-    return [Row(f"AUC at {psnr} dB", f"base: {reference}", f"{auc:.4f}", f">= {LEAST}", bool(auc >= LEAST), note)]
+    target, holds = (f">= {LEAST}", bool(auc >= LEAST)) if reference == NETWORK else ("", None)
+    return [Row(f"AUC at {psnr} dB", f"base: {reference}", f"{auc:.4f}", target, holds, note)]
 
 
 def main() -> None:
@@ -157,7 +159,7 @@ def main() -> None:
     rows, listed = [], []
     big, zero = enlarged(lq, 4), torch.zeros(len(base))
     for reference, image, start in (
-        ("the base network's output", base, zero),
+        (NETWORK, base, zero),
         ("the enlarged LQ", big, zero),
         ("the enlarged LQ, less the start's own figure on the same photo", big, noise(base, big)),
     ):
