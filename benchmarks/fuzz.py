@@ -480,8 +480,11 @@ def make_tables(folder: Path) -> list[bytes]:
 class Judge(SimpleNamespace):
     """A metric that gives every image the same value."""
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(x))
+    def opinions(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(x), 1)
+
+    def verdict(self, opinions: torch.Tensor) -> torch.Tensor:
+        return opinions[:, 0]
 
 
 def read_table(folder: Path, data: bytes) -> None:
