@@ -1,4 +1,7 @@
-"""The demo: a shortened run of the whole pipeline, and (slow) the real one with its expectations."""
+"""The demo: a shortened run of the whole pipeline, which takes two minutes, and the real one with its expectations. All slow.
+
+tests/test_supply.py begins a demo in the default suite.
+"""
 
 import json
 from dataclasses import replace
@@ -10,6 +13,7 @@ from sr_iqa.errors import UserError
 from sr_iqa.study import demo
 from tests.helpers import picture, save
 
+pytestmark = pytest.mark.slow
 NAMES = {"original", "uniform_all", "uniform_positive", "sma", "smp", "amo", "amo_reward", "amo_reward_nolora"}
 
 
