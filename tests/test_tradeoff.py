@@ -308,9 +308,10 @@ def test_nothing_is_evaluated_twice_and_a_kill_between_scales_costs_one(options,
 
 
 def test_what_is_known_needs_no_network(options, tmp_path, monkeypatch):
-    measured(options, scales=(0.0, 1.0), out=tmp_path / "out")
+    before = measured(options, scales=(0.0, 1.0), out=tmp_path / "out")
     monkeypatch.setattr(tradeoff_request, "load_trained", lambda *_: pytest.fail("loaded again"))
-    measured(options, scales=(0.0, 1.0), out=tmp_path / "out")
+    after = measured(options, scales=(0.0, 1.0), out=tmp_path / "out")
+    assert values(after["variants"]["lora"]["scales"]) == values(before["variants"]["lora"]["scales"])
 
 
 def test_a_changed_adapter_other_metrics_and_lost_pictures_are_evaluated_anew(options, tmp_path, counted):

@@ -185,19 +185,23 @@ def _with_numbers(said: str | None, section: dict[str, Any], net: nn.Module, pat
         numbers = {}
     if not isinstance(numbers, dict):
         return section, net
-    parameters = inspect.signature(resolve_network(section["type"])).parameters
-    missing = [f"{name}: {numbers[name]}" for name, usual in ONLY.items() if name in numbers and numbers[name] != usual]
-    if missing and missing[0].partition(":")[0] not in parameters:
-        raise CheckpointError(f"{path}: its header says {missing[0]}, which {section['type']} does not have")
+    constructor = resolve_network(section["type"])
+    parameters = inspect.signature(constructor).parameters
+    for name, usual in ONLY.items():
+        if name not in parameters and numbers.get(name, usual) != usual:
+            raise CheckpointError(f"{path}: its header says {name}: {numbers[name]}, which {section['type']} does not have")
     here = {name: section.get(name, parameter.default) for name, parameter in parameters.items()}
     changed = {name: value for name, value in numbers.items() if name in here and name not in IDLE and value != here[name]}
     if not changed:
         return section, net
+    words = ", ".join(f"{name}: {value}" for name, value in changed.items())
+    arguments = {name: value for name, value in (section | changed).items() if name != "type"}
+    for name, problem in mismatches(constructor, arguments):
+        raise CheckpointError(f"{path}: its header says {words}, which cannot be used: {name} {problem}")
     try:
         other = _build(section | changed, net.state_dict(), path)
         other.load_state_dict(net.state_dict())
     except (UserError, MemoryError, *DAMAGED_FILE) as error:
-        words = ", ".join(f"{name}: {value}" for name, value in changed.items())
         raise CheckpointError(f"{path}: its header says {words}, which does not go with its weights ({error})") from error
     return section | changed, other
 
