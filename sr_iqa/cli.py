@@ -65,15 +65,12 @@ def _data_options(opt: Path, overrides: list[str] | None, split: str):  # noqa: 
 
 
 def _device(name: str) -> str:
-    import torch
+    from sr_iqa.modes import pick_device
 
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
-    return name
+        return pick_device(name)
+    except UsageError as error:
+        raise UsageError(f"--{error}") from error
 
 
 # ---------------------------------------------------------------- the main job

@@ -1,4 +1,4 @@
-"""Scoped changes of a network's mode and of what float32 means."""
+"""Where and how torch computes: the device, and scoped changes of a network's mode and of what float32 means."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+
+from .errors import UsageError
+
+
+def pick_device(name: str) -> str:
+    """The name of a device that works; `auto` is the GPU where there is one. Raises UsageError."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device {name} cannot be used here: {str(error).splitlines()[0]}") from error
+    return name
 
 
 @contextmanager

@@ -40,8 +40,8 @@ HARMLESS: dict[KeyPath, str] = {
     (*TRAIN, "queue_size"): "every sample draws its own degradation, no pool is needed",
     ("logger", "save_tb_img"): "sample images go to TensorBoard anyway",
     ("val", "save_lq"): "LQs are on the sample sheet",
-    ("print_network",): "`sr-iqa doctor` counts parameters",
-    ("path", "print_network"): "`sr-iqa doctor` counts parameters",
+    ("print_network",): "it prints, and changes nothing",
+    ("path", "print_network"): "it prints, and changes nothing",
 }
 
 SWITCHES: dict[KeyPath, str] = {

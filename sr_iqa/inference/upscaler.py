@@ -16,6 +16,7 @@ from ..archs import RRDBNet
 from ..archs.layers import keep_last_convolution_exact, to_device
 from ..errors import UsageError
 from ..iqa.grid import LUMA
+from ..modes import pick_device
 from .kinds import Taken, check_tensor, take
 from .loading import load_for_inference
 from .memory import shortage_named
@@ -224,14 +225,3 @@ def load_upscaler(
     adapters = [(Path(place), weight) for place, weight in adapter] if adapter else None
     net = load(Path(path), adapter=adapters, adapter_scale=scale, device="cpu")
     return Upscaler(net, chosen, precision, tile, batch=batch, adapter_scale=scale)
-
-
-def pick_device(name: str) -> str:
-    """The name of a device that works; `auto` is the GPU where there is one. Raises UsageError."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name} cannot be used here: {str(error).splitlines()[0]}") from error
-    return name

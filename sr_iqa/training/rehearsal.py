@@ -93,11 +93,11 @@ def check_adapter_acts(net: nn.Module, side: int) -> None:
         UserError: it has another effect, or none.
     """
     picture, layers = _picture(net, side), lora_layers(net)
-    b = {name: layer.lora_B[adapter].weight for name, layer in layers for adapter in layer.active_adapters}
-    kept = [(weight, weight.clone()) for weight in (*b.values(), *(layer.weight for _, layer in layers))]
+    b = [layer.lora_B[adapter].weight for _, layer in layers for adapter in layer.active_adapters]
+    kept = [(weight, weight.clone()) for weight in (*b, *(layer.weight for _, layer in layers))]
     generator = torch.Generator().manual_seed(0)
     try:
-        for weight in b.values():
+        for weight in b:
             weight.copy_(torch.randn(weight.shape, generator=generator).mul_(0.02))
         acting = net(picture)
         deltas = [layer.get_delta_weight(adapter) for _, layer in layers for adapter in layer.active_adapters]
