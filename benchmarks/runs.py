@@ -17,10 +17,10 @@ from sr_iqa.data.stream import train_loader
 from sr_iqa.iqa.metrics import metric_info
 from sr_iqa.training.build import build
 from sr_iqa.training.folder import run_folder
+from sr_iqa.training.frame import make_accelerator
 from sr_iqa.training.logs import Stopwatch
 from sr_iqa.training.meter import Meter
 from sr_iqa.training.steps import train_step
-from sr_iqa.training.trainer import make_accelerator
 
 from . import sets
 from .networks import LIGHT

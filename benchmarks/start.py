@@ -39,7 +39,8 @@ from sr_iqa.check import check
 from sr_iqa.config import load
 loaded = load(sys.argv[1], ())
 check(loaded); mark("reading and checking options")
-from sr_iqa.training.trainer import Meter, _samples, make_accelerator, run_folder, train_step, build, rehearse
+from sr_iqa.training.frame import make_accelerator
+from sr_iqa.training.trainer import Meter, _samples, run_folder, train_step, build, rehearse
 mark("importing the rest")
 options = loaded.options
 accelerator = make_accelerator(options, run_folder(options)); mark("Accelerate")

@@ -14,13 +14,13 @@ from typing import Any
 from .bind import argument, mismatches
 from .config.document import Document, KeyPath, OptionsError
 from .config.load import Loaded
-from .config.models import AUTO, Component, DataOptions, Options
+from .config.models import AUTO, Component, DataOptions, Options, RewardOptions
 from .errors import UserError
 
 Finding = tuple[KeyPath, str]
 
 TRAIN: KeyPath = ("datasets", "train")
-LOSSES = {"pixel_opt": "pixel", "perceptual_opt": "perceptual", "gan_opt": "gan", "neg_opt": "negative"}
+LOSSES = {"pixel_opt": "pixel", "base_opt": "pixel", "perceptual_opt": "perceptual", "gan_opt": "gan", "neg_opt": "negative"}
 
 
 def check(source: Loaded | Options) -> tuple[str, ...]:
@@ -91,6 +91,7 @@ def _metrics(options: Options) -> Iterator[Finding]:
         yield from _metric((*TRAIN, "sampling", "metric"), data.sampling.metric, "NR", False, side if data.scores is None else None)
     for i, reward in enumerate(train.reward_opt if train else ()):
         yield from _metric(("train", "reward_opt", i, "metric"), reward.metric, "NR", True, side)
+        yield from _views(("train", "reward_opt", i, "views"), reward, side)
     for i, component in enumerate(train.metric_opt if train else ()):
         yield from _metric(("train", "metric_opt", i, "type"), component.type, "FR", True, side)
 
@@ -113,6 +114,24 @@ def _metric(path: KeyPath, name: str, mode: str = "", differentiable: bool = Fal
     if side and (side < info.smallest or side % info.multiple):
         needs = f"at least {info.smallest}" if side < info.smallest else f"multiples of {info.multiple}"
         yield path, f"{name} needs sides of {needs} pixels, but crops are {side} (datasets.train.gt_size)"
+
+
+def _views(path: KeyPath, reward: RewardOptions, side: int | None) -> Iterator[Finding]:
+    """Whether Q takes the smallest of its random views."""
+    from .iqa.metrics import metric_info
+
+    views = reward.views
+    if views is None or side is None:
+        return
+    try:
+        info = metric_info(reward.metric)
+    except UserError:
+        return  # reported elsewhere
+    least = int(side * views.crop / views.resize)
+    if info.multiple > 1 and least < side:
+        yield path, f"{reward.metric} needs sides that are multiples of {info.multiple}, which random crops and sizes are not"
+    elif least < info.smallest:
+        yield path, f"{reward.metric} needs sides of at least {info.smallest} pixels, but views of {side} px crops can be of {least}"
 
 
 # ---------------------------------------------------------------- combinations
@@ -149,6 +168,11 @@ def _adapter(options: Options) -> Iterator[Finding]:
         yield ("lora",), f"{options.network_g.type} reads its layers' weights by itself, an adapter would have no effect"
     if options.path.pretrain_adapter and options.lora is None:
         yield ("path", "pretrain_adapter"), "needs a lora block"
+
+
+def _base(options: Options) -> Iterator[Finding]:
+    if options.train and options.train.base_opt and options.path.pretrain_network_g is None:
+        yield ("train", "base_opt"), "needs path.pretrain_network_g: the base is the network as it started"
 
 
 def _sizes(options: Options) -> Iterator[Finding]:
@@ -302,5 +326,5 @@ def _metric_names(options: Options) -> Iterator[Finding]:
 Rule = Callable[[Options], Iterator[Finding]]
 
 BINDINGS: tuple[Rule, ...] = (_networks, _optimizers, _losses, _metrics)
-RULES: tuple[Rule, ...] = (_training_needs, _gan, _adapter, _sizes, _sampling, _data_sources, _negatives)
+RULES: tuple[Rule, ...] = (_training_needs, _gan, _adapter, _base, _sizes, _sampling, _data_sources, _negatives)
 NOTES: tuple[Rule, ...] = (_unused, _not_there, _weights)

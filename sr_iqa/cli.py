@@ -462,14 +462,36 @@ def iqa_import(
     from sr_iqa.preferences.readers import ImportOptions, import_preferences
     from sr_iqa.preferences.table import table_rule
 
-    table = table_rule(columns, words, separator, images)
     options = ImportOptions(
-        *(votes, derived, tuple(list_ or ()), per_content, least_gap, seed, mos_column, block),  # pyright: ignore[reportArgumentType]
-        table=table,
+        votes=votes,  # pyright: ignore[reportArgumentType]
+        derived=derived,
+        lists=tuple(list_ or ()),
+        per_content=per_content,
+        least_gap=least_gap,
+        seed=seed,
+        mos_column=mos_column,
+        block=block,
+        table=table_rule(columns, words, separator, images),
     )
     for line in import_preferences(kind, root, output, options, on_bad, say=_warn).lines:  # pyright: ignore[reportArgumentType]
         _say(line)
     _say(f"manifest: {output}")
+
+
+@iqa_app.command("distort")
+def iqa_distort(
+    photos: Annotated[Path, typer.Argument(help="A folder of photos.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for images and manifest.")],
+    kinds: Annotated[str, typer.Option(help="Only these kinds of distortion, with commas between them; by default all.")] = "",
+    levels: Annotated[str, typer.Option(help="Which levels to pair; 0 is the photo itself.")] = "0,1,2,3,4,5",
+    crop_px: Annotated[int, typer.Option(min=16, help="Side of the square cut from the middle of each photo.")] = 256,
+    count: Annotated[int | None, typer.Option(min=1, help="Only the first so many photos.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Synthetic pairs with known orderings: photos, distorted in known ways, as a manifest (docs/iqa.md)."""
+    from sr_iqa.lab.synthetic import Synthetic, make_synthetic, parse_kinds, parse_levels
+
+    _say(str(make_synthetic(Synthetic(photos, output, parse_kinds(kinds), parse_levels(levels), crop_px, count, seed))))
 
 
 @iqa_app.command("train")
@@ -539,7 +561,8 @@ def iqa_complement(
     from sr_iqa.lab.page import write_page
     from sr_iqa.lab.results import together_text, write_json
 
-    request = Request(manifest, metrics, tuple(scores or ()), tuple(lower_better or ()), seed=seed, device=_device(device))
+    foreign, lower = tuple(scores or ()), tuple(lower_better or ())
+    request = Request(manifest, metrics, foreign, lower, seed=seed, device=_device(device), together=True)
     verdict = judge(request, say=_warn)
     for path, write in ((json_file, write_json), (html, write_page)):
         if path:
@@ -591,11 +614,14 @@ def adapter_convert(
 
 @config_app.command("check")
 def config_check(files: Annotated[list[Path], typer.Argument()], set_: Overrides = None) -> None:
-    """Check option files, HGGT's and BasicSR's training files included; prints what is ignored."""
+    """Check option files of runs, metrics and studies, HGGT's and BasicSR's training files included; prints what is ignored."""
+    from sr_iqa.study.option_file import check_option_file
+
     failed = 0
     for path in files:
         try:
-            _load(path, set_)
+            for note in check_option_file(path, set_ or ()):
+                _warn(f"note: {note}")
             _say(f"{path}: ok")
         except UserError as error:
             _warn(str(error))
@@ -631,10 +657,14 @@ def config_import(
 
 @config_app.command("show")
 def config_show(opt: OptFile, set_: Overrides = None) -> None:
-    """Print the resolved options, every default included."""
+    """Print the resolved options of a run or of a metric, every default included."""
     from sr_iqa.config import options_to_yaml
+    from sr_iqa.study.option_file import checked_options
 
-    _say(options_to_yaml(_load(opt, set_).options))
+    options, notes = checked_options(opt, set_ or ())
+    for note in notes:
+        _warn(f"note: {note}")
+    _say(options_to_yaml(options))
 
 
 @config_app.command("schema")

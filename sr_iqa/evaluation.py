@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_iqa import __version__
+from sr_iqa.adapters import lora_layers
 from sr_iqa.config.models import DataOptions
 from sr_iqa.data.degradations import degrade_image
 from sr_iqa.data.gtset import LQ, GTSet
@@ -22,10 +23,11 @@ from sr_iqa.distributed import gather_objects, share
 from sr_iqa.errors import UserError
 from sr_iqa.images import list_images, read_image, to_tensor, to_uint8, write_png
 from sr_iqa.inference import upscale
+from sr_iqa.inference.base import Base
 from sr_iqa.iqa.grid import grid
 from sr_iqa.iqa.judging import apart, judged
 from sr_iqa.iqa.metrics import Metric, create_metric
-from sr_iqa.iqa.noise import enlarged, noise
+from sr_iqa.iqa.noise import noise, noise_of_enlarged
 from sr_iqa.scorecard import Against, Column, Evaluation, References, member_name
 
 LUMA_METRICS = ("psnry", "ssim", "ms_ssim", "cw_ssim", "gmsd", "nlpd", "niqe", "niqe_matlab", "brisque", "brisque_matlab", "piqe", "grid")
@@ -35,6 +37,8 @@ LQ_SEED = 0
 Device = str | torch.device
 Load = Callable[[Reader, int], np.ndarray]
 """(reader, set index) -> an LQ or an SR image, uint8 (h, w, 3) RGB."""
+Upscale = Callable[[np.ndarray, str], np.ndarray]
+"""(LQ, set name) -> SR image."""
 
 
 def evaluate(
@@ -48,6 +52,7 @@ def evaluate(
     max_images: int | None = None,
     reader: Reader | None = None,
     against: References = "positives",
+    base: Base | None = None,
 ) -> Evaluation:
     """Runs `net` (on its own device) over the sets of `data` and scores its outputs.
 
@@ -55,7 +60,8 @@ def evaluate(
     to 8 bit, as a saved PNG is, before any metric sees them; with save_dir they are written there as <set>.png.
     Under a launch every process takes its share of the images and all return the same result. Whoever evaluates again and again gives
     the `reader` that load_sets(data) returned, so that the images of a folder are checked only once. `against` says what full-reference
-    values of a set are made of (scorecard.Column); against the original there is always a column of its own.
+    values of a set are made of (scorecard.Column); against the original there is always a column of its own. The column noise_base is there
+    for a network with an adapter, and for one that comes with the `base` that it started from; who evaluates again and again keeps that.
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
 
@@ -68,8 +74,16 @@ def evaluate(
             write_png(save_dir / f"{name}.png", image)
         return image
 
+    base = base or (Base() if lora_layers(net) else None)
+
+    def before(lq: np.ndarray, name: str) -> np.ndarray:
+        assert base is not None
+        return base.output(net, to_tensor(lq)[None].to(device), name, tile)
+
     source = {"data": data.name or str(data.dataroot_gt), "lq": _lq_source(data)}
-    return _evaluate(load, run, load, reader or load_sets(data, scale)[0], metrics, scale, crop_border, max_images, device, source, against)
+    reader = reader or load_sets(data, scale)[0]
+    makers = (run, before if base else None)
+    return _evaluate(load, makers, load, reader, metrics, scale, crop_border, max_images, device, source, against)
 
 
 def evaluate_folder(
@@ -99,8 +113,8 @@ def evaluate_folder(
     source = {"data": data.name or str(data.dataroot_gt), "outputs": str(outputs)}
     reader = load_sets(data, scale)[0]
     has_lq = data.degradation is not None or all(entry.lq is not None for entry in reader.sets)
-    base = lq if has_lq else None
-    return _evaluate(load, None, base, reader, metrics, scale, crop_border, max_images, torch.device(device), source, against)
+    given = lq if has_lq else None
+    return _evaluate(load, (None, None), given, reader, metrics, scale, crop_border, max_images, torch.device(device), source, against)
 
 
 def gold_standard(
@@ -175,15 +189,21 @@ class _Grid:
         return grid(x, self.period)
 
 
-NOISE = Column("noise", True, "none", f"noise (sr_iqa {__version__}, against the enlarged LQ)", "8-bit luma, whole image")
+NOISE, NOISE_BASE = "noise", "noise_base"
+
+
+def _noise_column(base: str) -> Column:
+    return Column("noise", True, "none", f"noise (sr_iqa {__version__}, against the {base})", f"8-bit luma against the {base}, whole image")
+
+
+NOISE_COLUMNS = {NOISE: _noise_column("enlarged LQ"), NOISE_BASE: _noise_column("base network's output")}
 
 
 def _noise(image: np.ndarray, lq: np.ndarray, scale: int, name: str) -> float:
     """The noise measure of an output against its enlarged LQ, both uint8 (h, w, 3)."""
-    base = enlarged(to_tensor(lq)[None], scale)
-    if base.shape[-2:] != image.shape[:2]:
+    if image.shape[:2] != (scale * lq.shape[0], scale * lq.shape[1]):
         raise UserError(f"set {name}: the LQ is {lq.shape[1]}x{lq.shape[0]}; at scale {scale} that is no LQ of an output of its size")
-    return float(noise(to_tensor(image)[None], base))
+    return float(noise_of_enlarged(to_tensor(image)[None], to_tensor(lq)[None], scale))
 
 
 def _judges(metrics: Sequence[str | Metric], scale: int, device: Device) -> list[Metric | _Grid]:
@@ -205,7 +225,7 @@ def _columns(judges: Sequence[Metric | _Grid], crop_border: int, against: Refere
 
 def _evaluate(
     load: Load,
-    run: Callable[[np.ndarray, str], np.ndarray] | None,
+    makers: tuple[Upscale | None, Upscale | None],
     lq: Load | None,
     reader: Reader,
     metrics: Sequence[str | Metric],
@@ -216,7 +236,11 @@ def _evaluate(
     source: dict[str, str],
     against: References,
 ) -> Evaluation:
-    """Of what `load` gives: SR images, or LQs that `run` (lq, set name) makes SR images of; `lq` gives those for the noise measure."""
+    """Of what `load` gives: SR images, or LQs that the first of the `makers` makes SR images of.
+
+    For the noise measure: `lq` gives LQs, the second maker the base's SR images of them.
+    """
+    run, before = makers
     sets = reader.sets[:max_images]
     judges = _judges(metrics, scale, device)
 
@@ -230,12 +254,17 @@ def _evaluate(
         loaded, small, gts = images
         image = loaded if run is None else run(loaded, sets[i].name)
         row = _score_output(image, gts, sets[i], judges, scale, crop_border, device, against)
-        return row if small is None else row | {"noise": _noise(image, small, scale, sets[i].name)}
+        if small is not None:
+            row[NOISE] = _noise(image, small, scale, sets[i].name)
+        if small is not None and before is not None:
+            row[NOISE_BASE] = float(noise(to_tensor(image)[None], to_tensor(before(small, sets[i].name))[None]))
+        return row
 
     own = share(len(sets))
     one_per_core = run is None and apart(judges)  # a network may be of a kind that threads cannot share
     rows = dict(gather_objects(list(zip(own, judged(read, score, own, one_per_core), strict=True))))
-    columns = _columns(judges, crop_border, against) | ({} if lq is None else {"noise": NOISE})
+    measured = [name for name, known in ((NOISE, lq), (NOISE_BASE, before)) if known is not None]
+    columns = _columns(judges, crop_border, against) | {name: NOISE_COLUMNS[name] for name in measured}
     values = {column: np.array([rows[i][column] for i in range(len(sets))], np.float64) for column in columns}
     references = tuple(tuple(member_name(k) for k in _references(entry, against)) for entry in sets)
     return Evaluation(tuple(entry.name for entry in sets), columns, values, references, source)

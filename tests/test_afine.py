@@ -1,6 +1,8 @@
 """Our A-FINE against pyiqa's on the same random weights; batches, gradients, the door; its three stages of training."""
 
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -177,6 +179,8 @@ def test_backbones(name):
 
 
 def test_unknown_backbones_and_modes_are_named():
+    with pytest.raises(UserError, match="sr-iqa iqa fetch afine_all`"):
+        build_afine("afine:all:clip", "catalogue")
     with pytest.raises(UserError, match="no network 'resnet51'"):
         build_backbone("timm:resnet51")
     with pytest.raises(UserError, match="no backbone 'vgg'"):
@@ -257,6 +261,26 @@ def test_what_was_measured_once_gives_the_same_loss_as_whole_images(tmp_path):
     folders = [run(tmp_path, name, learn, whole, {"datasets": {"train": {"measure_once": name == "once"}}}) for name in ("once", "anew")]
     once, anew = ([line["l_pair"] for line in lines(folder)] for folder in folders)
     assert once == pytest.approx(anew, rel=1e-4)
+
+
+def test_measuring_can_be_stopped_and_a_fresh_run_keeps_what_it_measures(tmp_path, monkeypatch):
+    make_pairs(tmp_path, 3)
+    learn = {"network": {"type": "afine:all:clip-tiny", "start": "random", "learn": ["k"]}, "train": {"total_iter": 1}}
+    once = {"datasets": {"train": {"measure_once": True}}}
+    measure, seen = AFine.measure, []
+
+    def signalling(*arguments):
+        seen.append(os.kill(os.getpid(), signal.SIGTERM) if not seen else None)
+        return measure(*arguments)
+
+    monkeypatch.setattr(AFine, "measure", signalling)
+    with pytest.raises(SystemExit):
+        run(tmp_path, "stopped", learn, once)
+    assert len(seen) == 1
+    run(tmp_path, "stopped", learn, once)
+    folder = run(tmp_path, "new", learn, once, fresh=True)
+    assert [path.name for path in folder.parent.glob("new*")] == ["new"], "nothing was there that had to be kept"
+    assert (folder / "measured.safetensors").exists()
 
 
 def test_random_weights_are_always_the_same():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -17,18 +18,19 @@ from sr_iqa.cli import app
 from sr_iqa.errors import UserError
 from sr_iqa.iqa.catalog import MetricInfo
 from sr_iqa.iqa.metrics import Metric, metric_info
-from sr_iqa.lab import score_table, scoring
+from sr_iqa.iqa.trained import build_network, save_metric
+from sr_iqa.lab import correlation, score_table, scoring
 from sr_iqa.lab.agreement import agreement, best_threshold, split_scenes, three_answers
 from sr_iqa.lab.complementarity import complementarity
 from sr_iqa.lab.correlation import correlate
 from sr_iqa.lab.foreign import read_foreign
-from sr_iqa.lab.judges import Request, judge
-from sr_iqa.lab.results import text
+from sr_iqa.lab.judges import Request, Verdict, judge
+from sr_iqa.lab.results import screening_pairs, text
 from sr_iqa.lab.score_table import NAME
-from sr_iqa.lab.scoring import Scored, Scorer
+from sr_iqa.lab.scoring import Scored, Scorer, Unusable
 from sr_iqa.lab.screening import parts
 from sr_iqa.preferences.manifest import Manifest, Pair, read_manifest, write_manifest
-from tests.helpers import save
+from tests.helpers import picture, save
 
 
 def quiet(_):
@@ -53,7 +55,7 @@ def test_2afc_leaves_out_alike_and_halves_equal_scores():
     manifest = manifest_of([1, 0, 0.5, 0.75, 0.2], ["x", "x", "x", "y", "y"])
     entry = agreement(scored([(2, 1), (2, 1), (9, 1), (3, 3), (1, 2)]), manifest)
     assert entry.overall.value == (1 + 0 + 0.5 + 1) / 4 and entry.overall.pairs == 4
-    assert {name: share.value for name, share in entry.groups.items()} == {"x": 0.5, "y": 0.75}
+    assert {name: group.share.value for name, group in entry.groups.items()} == {"x": 0.5, "y": 0.75}
     assert entry.votes == pytest.approx((1 + 0 + 0.5 + 0.5 + 0.8) / 5) and entry.votes_limit == pytest.approx(
         (1 + 1 + 0.5 + 0.75 + 0.8) / 5
     )
@@ -62,7 +64,8 @@ def test_2afc_leaves_out_alike_and_halves_equal_scores():
 def test_the_group_all_stands_for_the_whole():
     manifest = manifest_of([1, 1, 1, 0], ["All", "All", "Reg", "Reg"])
     entry = agreement(scored([(2, 1), (1, 2), (2, 1), (1, 2)]), manifest)
-    assert entry.overall.value == 0.5 and entry.overall.pairs == 2 and entry.groups["Reg"].value == 1
+    assert entry.overall.value == 0.5 and entry.overall.pairs == 2
+    assert list(entry.groups) == ["Reg"] and entry.groups["Reg"].share.value == 1
 
 
 def test_intervals_draw_scenes():
@@ -126,6 +129,20 @@ def test_opinion_scores_meet_signed_scores():
     entry = agreement(scored([(0, 1)] * 5, images=images), manifest_of([0] * 5, mos=mos))
     assert entry.mos.srcc == pytest.approx(1) and entry.mos.images == 9
     assert agreement(scored([(0, 1)] * 5, images=images), manifest_of([0] * 5)).mos is None
+    turned = {**images, **{Path(f"{side}{k}"): -images[Path(f"{side}{k}")] for k in (3, 4) for side in "ab"}}
+    groups = agreement(scored([(0, 1)] * 5, images=turned), manifest_of([0] * 5, list("xxxyy"), mos=mos)).groups
+    assert [(group.mos.srcc, group.mos.images) for group in groups.values()] == [(pytest.approx(1), 5), (pytest.approx(-1), 4)]
+
+
+def test_correlation_intervals_draw_scenes_however_many_there_are(monkeypatch):
+    """Two alike images of each scene say what one of them says."""
+    monkeypatch.setattr(correlation, "DRAWS", 20)
+    rng = np.random.default_rng(5)
+    scores = rng.normal(0, 1, 6000)
+    mos = scores + rng.normal(0, 2, 6000)
+    single = correlate(scores, mos, [str(k) for k in range(6000)]).srcc_interval
+    twice = correlate(np.repeat(scores, 2), np.repeat(mos, 2), [str(k // 2) for k in range(12000)]).srcc_interval
+    assert single.low < single.high and (twice.low, twice.high) == pytest.approx((single.low, single.high))
 
 
 # ---------------------------------------------------------------- complementarity
@@ -223,6 +240,7 @@ def known(monkeypatch):
     made = metrics()
     real = scoring.create_metric
     monkeypatch.setattr(scoring, "create_metric", lambda name, device: made[name] if name in made else real(name, device))
+    monkeypatch.setattr(scoring, "metric_info", lambda name: made[name].info if name in made else metric_info(name))
     return made
 
 
@@ -250,6 +268,18 @@ def test_scores_are_signed_and_refer_to_the_reference(folder, known):
     assert darker.pairs[0] == pytest.approx([-120 / 255, -60 / 255])  # signed(x, ref): darker than the third image
     assert darker.asymmetric is True and bright.asymmetric is None
     assert agreement(darker, manifest).overall.value == agreement(bright, manifest).overall.value == 21 / 24
+
+
+def test_names_ensembles_and_files_in_one_list(folder):
+    save_metric(folder / "my metric.safetensors", build_network("nano"), {"architecture": "nano", "mode": "NR", "range": [0, 100]})
+    names = f"piqe, 0.5*entropy + 0.5*piqe,min(entropy, piqe), {folder / 'my metric.safetensors'}"
+    for path in folder.glob("*.png"):  # flat ones tell these metrics nothing
+        save(path, picture(64, seed=int(path.stem[1])) // (4 - int(path.stem[-1])))
+    verdict = judge(Request(folder / "m.csv", names, together=True), say=quiet)
+    assert {entry.scored.name for entry in verdict.agreements} == {
+        *("piqe", "0.5*entropy + 0.5*piqe", "min(entropy, piqe)", str(folder / "my metric.safetensors"))
+    }
+    assert set(verdict.together.names) == {entry.scored.name for entry in verdict.agreements}
 
 
 def test_psnr_is_symmetric(folder):
@@ -295,8 +325,17 @@ def test_a_kill_loses_what_was_not_on_the_disk_yet(folder, known, monkeypatch):
     monkeypatch.undo()
     again = metrics()["bright"]
     monkeypatch.setattr(scoring, "create_metric", lambda name, device: again)
+    monkeypatch.setattr(scoring, "metric_info", lambda name: again.info)
     Scorer(folder, say=quiet).score(manifest, ["bright"])
     assert again.asked == 24 - 10
+
+
+@pytest.mark.parametrize("blocked", [NAME, f"{NAME}.parts"])
+def test_a_folder_that_takes_no_scores_is_told_with_a_way_out(folder, known, blocked):
+    (folder / blocked).mkdir() if blocked == NAME else (folder / blocked).write_text("")
+    with pytest.raises(UserError, match=rf"{NAME}.*scores cannot be kept here .*-o FOLDER/manifest.csv"):
+        Scorer(folder, say=quiet).score(read_manifest(folder / "m.csv"), ["bright", "dim"])
+    assert known["bright"].asked == (24 if blocked == NAME else 0) and known["dim"].asked == 0
 
 
 def test_a_damaged_table_is_named(folder, known):
@@ -320,8 +359,15 @@ def test_metrics_that_cannot_be_used_are_listed(folder, known, monkeypatch):
         and "fid cannot be used" in reasons["fid"]
     )
     assert "not used (weights of it are missing): musiq" in text(verdict)
-    with pytest.raises(UserError, match="did you mean niqe"):
-        judge(Request(folder / "m.csv", "bright,niqee"), say=quiet)
+    asked = known["bright"].asked
+    for wrong, message in (("niqee", "did you mean niqe"), ("musiq", "weights of musiq are missing"), ("min(dim)", "min")):
+        known["bright"].identity = f"anew for {wrong}"
+        with pytest.raises(UserError, match=message):
+            judge(Request(folder / "m.csv", f"bright,{wrong}"), say=quiet)
+    assert known["bright"].asked == asked  # told before any metric scores
+    several = judge(Request(folder / "m.csv", "all, dim, min(psnr, ssimc), min(psnr, musiq)"), say=quiet)
+    assert {entry.scored.name for entry in several.agreements} == {"bright", "dim", "min(psnr, ssimc)"}
+    assert {entry.name for entry in several.unusable} == {"musiq", "fid", "huge", "min(psnr, musiq)"}
     with pytest.raises(UserError, match="no metric can be used\n  huge"):
         judge(Request(folder / "m.csv", "huge"), say=quiet)
 
@@ -370,6 +416,9 @@ def test_foreign_scores(folder):
     [
         ("name,pcqi\n", "first line must be image,NAME"),
         ("image\n", "first line must be image,NAME"),
+        ("", "first line must be image,NAME"),
+        ('image,pcqi\n"s0_0\n.png",1\n', "no scores of 24 of 24 images"),
+        ('image,pcqi\n"s0_0.png,1\n', "no CSV table"),
         ("image,x,x\n", "each name once"),
         ("image,pcqi\ns0_0.png,1\n", "no scores of 23 of 24 images"),
         ("image,pcqi\ns0_0.png,good\n", "line 2: pcqi is 'good', not a number"),
@@ -384,7 +433,35 @@ def test_wrong_tables_are_named(folder, text, message):
     assert message in str(error.value) and "pcqi.csv" in str(error.value)
 
 
+def test_foreign_tables_lie_anywhere_and_have_columns_of_different_names(folder, known, monkeypatch):
+    """Here beside the images, which the manifest names relative to another folder."""
+    (folder / "images").mkdir()
+    for image in folder.glob("*.png"):
+        image.rename(folder / "images" / image.name)
+    (folder / "m.csv").write_text(re.sub(r"(s\d_\d\.png)", r"images/\1", (folder / "m.csv").read_text()))
+    table = foreign(folder / "images", "\ufeffimage,pcqi\r\n" + rows(folder / "images", lambda path: path.stem[-1]))
+    monkeypatch.chdir(folder)
+    for path in (table, Path("images/pcqi.csv")):
+        for manifest in ("m.csv", folder / "m.csv"):
+            assert read_foreign(path, read_manifest(manifest))[0].pairs[0].tolist() == [0, 1]
+    with pytest.raises(UserError, match=r"two columns of --scores are named pcqi"):
+        judge(Request(Path("m.csv"), "bright", (table, table)), say=quiet)
+    assert known["bright"].asked == 0  # tables are read before any metric scores
+    foreign(folder / "images", "image,bright\n" + rows(folder / "images", lambda path: path.stem[-1]))
+    with pytest.raises(UserError, match="two metrics are named bright"):
+        judge(Request(Path("m.csv"), "bright", (table,)), say=quiet)
+
+
 # ---------------------------------------------------------------- two phases
+
+
+def test_figures_of_phases_are_of_the_group_all(folder, known):
+    manifest = read_manifest(folder / "m.csv")
+    both = tuple(replace(pair, group=group) for pair in manifest.pairs for group in ("All", "Reg"))
+    write_manifest(folder / "m.csv", replace(manifest, pairs=both))
+    screening = judge(Request(folder / "m.csv", "bright,dim", screen=7, seed=1), say=quiet).screening
+    assert len(screening.train.pairs) == 18 and screening_pairs(screening) == (9, 15)
+    assert [row.train.pairs for row in screening.rows] == [9, 9] and [row.test.pairs for row in screening.rows] == [15, 15]
 
 
 def test_phases_share_no_scene_and_the_worse_metrics_are_left_behind(folder, known):
@@ -398,6 +475,7 @@ def test_phases_share_no_scene_and_the_worse_metrics_are_left_behind(folder, kno
     for row in screening.rows[:2]:
         pairs = screening.test.pairs
         assert row.test.value == sum(pair.p_a == 0 for pair in pairs) / len(pairs)
+    assert "2AFC %, screening (9 pairs)  the other contents (15)" in text(verdict)
     with pytest.raises(UserError, match="takes all 8 scenes"):
         parts(read_manifest(folder / "m.csv"), 24, 0)
 
@@ -430,7 +508,11 @@ def test_agree_writes_its_files(folder, known):
     assert values["complementarity"]["names"][:2] == ["bright", "darker"] and values["pairs"] == 24
     with files[1].open() as file:
         table = {(row["metric"], row["group"]): row for row in csv.DictReader(file)}
-    assert float(table["dim", "(all)"]["accuracy"]) == 0.125 and table[nasty, "low"]["pairs"] == "8" and table["dim", "high"]["srcc"] == ""
+    assert (
+        float(table["dim", "(all)"]["accuracy"]) == 0.125
+        and table[nasty, "low"]["pairs"] == "8"
+        and float(table["dim", "high"]["srcc"]) < -0.9
+    )
     page = files[2].read_text()
     assert "&lt;b&gt;&amp;&#39;x" in page and "<b>&" not in page and page.count("<svg") >= 2
     assert "http" not in page.replace("http://www.w3.org", "")  # nothing is loaded from elsewhere
@@ -439,7 +521,35 @@ def test_agree_writes_its_files(folder, known):
 def test_complement_prints_overlap_and_teams(folder, known):
     done = CliRunner().invoke(app, ["iqa", "complement", str(folder / "m.csv"), "--metrics", "bright,dim", "--device", "cpu"])
     assert done.exit_code == 0 and "Jaccard" in done.stdout and "bright + dim" in done.stdout
-    assert next(line.split() for line in done.stdout.splitlines() if line.startswith("dim")) == ["dim", "21", "100.0", "0.0"]
+    assert next(line.split() for line in done.stdout.splitlines() if line.startswith("dim")) == ["dim", "21", "100.0", "–"]
+
+
+def test_complement_says_what_it_lacks(folder, known):
+    command = ["iqa", "complement", str(folder / "m.csv"), "--device", "cpu", "--metrics"]
+    assert "at least two metrics" in str(CliRunner().invoke(app, [*command, "bright"]).exception)
+    done = CliRunner().invoke(app, [*command, "bright,dim,huge"])
+    assert done.exit_code == 0 and "not used (it needs images of at least 500 pixels" in done.stdout
+    manifest = read_manifest(folder / "m.csv")
+    write_manifest(folder / "m.csv", replace(manifest, pairs=tuple(replace(pair, p_a=0.5) for pair in manifest.pairs)))
+    assert "all p_a are 0.5" in str(CliRunner().invoke(app, [*command, "bright,dim"]).exception)
+
+
+def test_one_content_has_no_interval(folder, known):
+    manifest = read_manifest(folder / "m.csv")
+    write_manifest(folder / "m.csv", replace(manifest, pairs=manifest.pairs[:1]))
+    done = CliRunner().invoke(app, ["iqa", "agree", str(folder / "m.csv"), "--metrics", "bright", "--device", "cpu"])
+    assert done.stdout.splitlines()[-1].split()[:4] == ["bright", "NR", "100.0", "–"]
+
+
+def test_reasons_keep_words_that_hold_a_metrics_name():
+    verdict = Verdict(
+        manifest_of([1]),
+        "m",
+        (agreement(scored([(1, 0)]), manifest_of([1])),),
+        (Unusable("pi", "pi needs 9 pixels"), Unusable("mad", "mad needs 9 pixels")),
+        *(None, None, {}),
+    )
+    assert text(verdict).splitlines()[-1] == "not used (it needs 9 pixels): pi, mad"
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ class Turned:
         ("ssim:0.95", Budget("ssim", 0.95, False)),
         ("l1:0.01", Budget("l1", 0.01, True)),
         ("lpips:0.1", Budget("lpips", 0.1, True)),
+        ("min(ssimc, gmsd): 0.95", Budget("min(ssimc, gmsd)", 0.95, False)),
+        ("0.5*psnr + 0.5*ssimc:1.2", Budget("0.5*psnr + 0.5*ssimc", 1.2, False)),
     ],
 )
 def test_budgets_are_read_with_the_metrics_own_direction(text, budget):
@@ -85,6 +87,10 @@ def test_budgets_are_read_with_the_metrics_own_direction(text, budget):
         ("fid:5", "does not compare two images"),
         ("pnsr:30", "no metric 'pnsr'"),
         ("ssim:95", "1 at best"),
+        ("ssimc + nano:1", "nano does not compare two images"),
+        ("ssimc + sim:1", "no metric 'sim'"),
+        ("ssimc + ssimc:1", "ssimc twice"),
+        ("runs/Mine.safetensors:1", "metric file runs/Mine.safetensors is not there"),
         ("l1:-0.1", "0 at best"),
         ("lpips:-1", "0 at best"),
     ],
@@ -157,6 +163,8 @@ def test_sixteen_bits_and_gray_are_measured_as_they_are(upscaler):
     assert chosen.picture.pixels.dtype == np.uint16 and chosen.picture.pixels.shape[2] == 1 and 0 < chosen.scale < 1
     assert chosen.value == pytest.approx(10 * np.log10(65535**2 / np.mean((chosen.picture.pixels - base) ** 2)))
     assert ScaleChooser(parse_budget("ssimc:0.99"))(upscaler, image).scale > 0
+    both = ScaleChooser(parse_budget("min(ssimc, gmsd):0.99"))(upscaler, image)
+    assert 0 < both.scale <= ScaleChooser(parse_budget("ssimc:0.99"))(upscaler, image).scale
 
 
 def test_strips_add_up(monkeypatch, upscaler):

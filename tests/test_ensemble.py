@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sr_iqa.data.sets import load_sets
 from sr_iqa.errors import UserError
 from sr_iqa.iqa.catalog import MetricInfo
 from sr_iqa.iqa.ensemble import Ensemble, Normalisation, Statistics, create_ensemble, rank, signed_range
-from sr_iqa.iqa.ensemble_file import normalise, read_ensemble_file
+from sr_iqa.iqa.ensemble_file import _statistics, normalise, read_ensemble_file
 from sr_iqa.iqa.ensemble_text import Recipe, is_composed, is_trained, parse_ensemble, split_names
 from sr_iqa.iqa.metrics import Metric, create_metric, find_metrics, metric_info
 from sr_iqa.iqa.scores import read_scores, score_sets
@@ -72,6 +73,7 @@ def ensemble(kind, members, weights=None, normalisation=None):
     [
         ("0.5*musiq + 0.3*nima + 0.2*topiq_nr", "sum", (("musiq", 0.5), ("nima", 0.3), ("topiq_nr", 0.2))),
         ("musiq+nima", "sum", (("musiq", 1), ("nima", 1))),
+        ("1e-3*musiq + 2.5E+1*nima", "sum", (("musiq", 0.001), ("nima", 25))),
         ("0.5*clipiqa++0.5*musiq", "sum", (("clipiqa+", 0.5), ("musiq", 0.5))),
         ("lpips+dists", "sum", (("lpips", 1), ("dists", 1))),
         ("lpips++dists", "sum", (("lpips+", 1), ("dists", 1))),
@@ -98,7 +100,8 @@ def test_plain_names_are_no_ensembles(name):
         ("min(musiq)", "1 member"),
         ("musiq + musiq", "musiq twice"),
         ("0*musiq + nima", "weights must be positive"),
-        ("-1*musiq + nima", "'-1\\*musiq' is no metric"),
+        ("-1*musiq + nima", "weights must be positive"),
+        ("min(min(musiq, nima), nano)", "member min\\(musiq, nima\\) is an ensemble itself"),
         ("min(2*musiq, nima)", "no weights"),
         ("max(musiq, nima)", "there is no max"),
         ("musiq * nima", "no metric"),
@@ -150,7 +153,20 @@ def test_ranks_are_numpys_inside_the_reference_and_go_on_outside():
     found = rank(torch.tensor(scores), torch.tensor(quantiles))
     np.testing.assert_allclose(found.numpy(), np.interp(scores, quantiles, np.linspace(0, 1, 4)), atol=1e-6)
     outside = rank(torch.tensor([-3.0, -2.0, 7.5]), torch.tensor(quantiles, dtype=torch.float32))
-    np.testing.assert_allclose(outside.numpy(), [-2 / 3, -1 / 3, 4 / 3], atol=1e-6)
+    np.testing.assert_allclose(outside.numpy(), [-2 / 5, -1 / 5, 1 + 3.5 / 5], atol=1e-6)
+
+
+def test_ranks_are_finite_where_reference_images_share_the_best_or_worst_score():
+    quantiles = torch.tensor(_statistics("m", "", np.repeat([99.0, 99.5, 100.0], [3, 4, 5])).quantiles, dtype=torch.float64)
+    scores = torch.tensor([97.0, 99.0, 99.5, 100.0, 101.0], dtype=torch.float64, requires_grad=True)
+    found = rank(scores, quantiles)
+    assert found.isfinite().all() and found.tolist() == sorted(found.tolist())
+    (gradient,) = torch.autograd.grad(found.sum(), scores)
+    assert gradient[[0, 4]].tolist() == pytest.approx([1, 1], rel=1e-3), "one point of score is the reference images' whole range"
+    statistics = Statistics("", 0, 1, tuple(quantiles.tolist()))
+    made = ensemble("rank", [channel(0, 100.0), channel(1, 100.0)], None, Normalisation("", (statistics, statistics)))
+    images = torch.tensor([0.99, 1.0])[:, None, None, None].expand(2, 3, 8, 8)
+    assert made(images).isfinite().all() and made(images).max() <= 1
 
 
 def test_full_reference_members_make_it_full_reference():
@@ -253,8 +269,9 @@ def test_normalise_writes_what_the_metrics_say_of_the_images(photos, tmp_path, s
     assert find_metrics(str(file))[0].weights == "shipped"
 
 
-def test_a_reference_image_has_its_rank(photos, tmp_path):
-    normalise("rank(nano, niqe)", [photos], tmp_path / "r.yml")
+def test_a_reference_image_has_its_rank(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert f"12 images of {photos.name}," in normalise("rank(nano, niqe)", [Path(".")], tmp_path / "r.yml")
     ranks = create_metric(str(tmp_path / "r.yml"))(images(12))
     order = sum(create_metric(name).signed(images(12)).argsort().argsort() for name in ("nano", "niqe")) / 22
     torch.testing.assert_close(ranks, order, atol=0.03, rtol=0)
@@ -304,6 +321,8 @@ def test_what_cannot_be_normalised_is_said(tmp_path, photos):
         normalise("ssimc + nano", [photos], tmp_path / "e.yml")
     with pytest.raises(UserError, match="at least 10"):
         normalise("niqe + nano", [photos / "0.png"], tmp_path / "e.yml")
+    with pytest.raises(UserError, match="nowhere: there is no such file or folder"):
+        normalise("niqe + nano", [photos, tmp_path / "nowhere"], tmp_path / "e.yml")
     with pytest.raises(UserError, match="must end in .yml"):
         normalise("niqe + nano", [photos], tmp_path / "e.json")
     for k in range(10):

@@ -44,6 +44,8 @@ NOT_HERE = {"qalign": "missing: q-future/one-align"}
 """What is too large to build for a test: 8 billion parameters."""
 CLASSIC = ("psnr", "ssim", "ms_ssim", "fsim", "vsi", "vif", "gmsd", "niqe")
 """Those whose values mean something without weight files."""
+CONFINED = ("gmsd", "lpips", "dists", "clipiqa", "nima", "liqe")
+"""Those whose last layer keeps to the catalogue's range, whatever the weights."""
 BOUNDED = {"psnr": (0, 80), "niqe": (0, 100)}
 """Where the catalogue's range is of another kind than the values' (psnr) or to be seen in any image."""
 
@@ -69,6 +71,14 @@ def built():
     return build
 
 
+@pytest.fixture
+def nothing_downloaded(tmp_path, monkeypatch):
+    """As on a machine without weight files."""
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    for variable, place in (("TORCH_HOME", tmp_path), ("HF_HOME", tmp_path / "hf"), ("HOME", tmp_path)):
+        monkeypatch.setenv(variable, str(place))
+
+
 def size_of(name):
     return {"ms_ssim": 192, "liqe": 224, "ahiq": 224, "maniqa": 224, "afine_nr": 64, "afine_fr": 64, "afine_all": 64}.get(name, 128)
 
@@ -85,6 +95,8 @@ def test_it_is_built_runs_and_keeps_what_the_catalogue_says(name, built):
     values = metric(y, x)
     assert values.shape == (2,) and values.dtype == torch.float32 and values.isfinite().all()
     assert torch.equal(metric.signed(y.detach(), x), -metric(y.detach(), x) if lower else metric(y.detach(), x))
+    if name in CONFINED:
+        assert all(info.value_range[0] <= value <= info.value_range[1] for value in values.tolist())
     assert values.requires_grad == gradient
     if gradient:
         values.sum().backward()
@@ -118,10 +130,7 @@ def test_equal_images_score_best(name, built):
 @pytest.mark.parametrize(
     "name", ["nima", "musiq", "topiq_nr", "liqe", "clipiqa", "arniqa", "qalign", "afine_nr", "afine_all", "brisque", "dists"]
 )
-def test_the_list_says_what_is_missing_here(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_the_list_says_what_is_missing_here(name, nothing_downloaded, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["sr-iqa", "iqa", "list", name])
     with pytest.raises(SystemExit) as end:
         cli.main()
@@ -142,7 +151,7 @@ def test_brisque_reads_vectors_and_nothing_else(tmp_path):
             create_metric("brisque", weights=tmp_path / "other.pth")
 
 
-def test_what_is_not_built_here_is_listed_with_the_reason():
+def test_what_is_not_built_here_is_listed_with_the_reason(nothing_downloaded):
     for name, reason in NOT_HERE.items():
         assert metric_info(name).weights == reason and metric_info(name).needs
     assert {info.name for info in CATALOG.values() if info.refused} == {

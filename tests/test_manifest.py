@@ -93,6 +93,7 @@ HEAD = "img_a,img_b,p_a,votes,mos_a,mos_b\n"
         (HEAD + "sub/f.png,e ä.png,1\n", "line 2: 3 values for 6 columns"),
         ("# root: sub\n" + HEAD + "f.png,f2.png,1,,,\n", "line 3: no such image"),
         (HEAD + '"sub/f.png,e ä.png,1,,,\n', "no CSV"),
+        ('img_a,img_b,"p_a\n', "line 1: no CSV"),
     ],
 )
 def test_what_is_wrong_is_named(images, tmp_path, text, message):
@@ -116,6 +117,13 @@ def test_damaged_and_strange_files(tmp_path, images):
     )
     with pytest.raises(UserError, match="row 1: p_a is 'None', not a number"):
         read_manifest(tmp_path / "m.parquet")
+
+
+def test_a_file_that_windows_programs_write(images, tmp_path):
+    rows = 'img_a,img_b,p_a,content\r\n"a, b.png",e ä.png,0.5,x\r\n\r\nsub/f.png,e ä.png,1,"two\r\nlines"\r\n'
+    (tmp_path / "m.csv").write_bytes(f"\ufeff# root: {tmp_path}\r\n{rows}".encode())
+    manifest = read_manifest(tmp_path / "m.csv")
+    assert [pair.img_a for pair in manifest.pairs] == [images[0], images[3]] and manifest.pairs[0].content == "x"
 
 
 def test_images_need_not_be_there_if_nobody_asks(tmp_path):

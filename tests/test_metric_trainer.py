@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -16,16 +17,18 @@ import yaml
 from torch import nn
 
 from sr_iqa.config.document import OptionsError
-from sr_iqa.config.metric_models import MetricOptions, load_metric_options
+from sr_iqa.config.metric_models import ManifestOptions, MetricOptions, load_metric_options
+from sr_iqa.data.stream import train_loader
 from sr_iqa.errors import UserError
+from sr_iqa.iqa.catalog import MetricInfo
 from sr_iqa.iqa.metrics import create_metric
-from sr_iqa.iqa.trained import build_network
+from sr_iqa.iqa.trained import architecture_info, build_network, read_header
 from sr_iqa.losses.preference import CrossEntropyLoss, FidelityLoss, MarginLoss
 from sr_iqa.preferences.manifest import Manifest, Pair, write_manifest
-from sr_iqa.training import metric_trainer
+from sr_iqa.training import metric_build, metric_trainer
 from sr_iqa.training.metric_check import check_metric
-from sr_iqa.training.metric_judge import Facts, Judge
-from sr_iqa.training.metric_pairs import PairStream, Source, load_source, split
+from sr_iqa.training.metric_judge import Judge
+from sr_iqa.training.metric_pairs import PairStream, Source, load_source, short_names, split
 from sr_iqa.training.metric_trainer import train_metric
 from tests.helpers import picture, save
 from tests.tiny_runs import differences, merge, state
@@ -94,7 +97,7 @@ def only_net(folder, step=6):
 # ---------------------------------------------------------------- losses
 
 
-def test_fidelity_loss_is_the_papers_and_has_a_gradient_however_wrong_the_metric_is():
+def test_fidelity_loss_is_the_papers_and_its_gradient_is_finite_however_wrong_the_metric_is():
     difference = torch.tensor([0.3, -1.2, 2.0, -60.0, 60.0], dtype=torch.float64, requires_grad=True)
     g = torch.tensor([0.7, 1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
     value = FidelityLoss()(difference, g)
@@ -104,6 +107,21 @@ def test_fidelity_loss_is_the_papers_and_has_a_gradient_however_wrong_the_metric
     value.backward()
     gradient = difference.grad
     assert gradient is not None and torch.isfinite(gradient).all() and (gradient[[1, 2]].abs() > 0.01).all()
+
+
+@pytest.mark.parametrize("loss", [FidelityLoss(0.7), CrossEntropyLoss(0.7), MarginLoss(0.7, 1.5)])
+def test_gradients_are_those_of_the_values(loss):
+    difference = torch.tensor([0.3, -1.2, 2.0, -4.0, 0.6], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda d: loss(d, torch.tensor([0.7, 1.0, 0.0, 1.0, 0.4], dtype=torch.float64)), [difference])
+
+
+@pytest.mark.parametrize(
+    "network", ["lpips", "afine:fidelity:clip-tiny", "afine:fr:clip-tiny", pytest.param("dists", marks=pytest.mark.slow)]
+)
+def test_the_reference_itself_is_better_than_another_image(network):
+    """Whatever the weights: distances are turned round, once."""
+    judge, x = Judge(build_network(network), architecture_info(network)), torch.rand(2, 3, 64, 64)
+    assert (judge(x, x) > judge(x.flip(0), x)).all() and judge.info.lower_better
 
 
 def test_cross_entropy_and_margin():
@@ -120,10 +138,10 @@ def test_cross_entropy_and_margin():
 
 def stream_of(root, weights=(None,), seed=1, **data):
     options = MetricOptions.model_validate(plain(root, "x", {"datasets": {"train": data}})).datasets.train
-    pairs = load_source(options.manifests[0], False).pairs
+    pairs = load_source(options.manifests[0], "", False, None).pairs
     shared = [tuple(pairs[i] for i in part) for part in np.array_split(np.arange(len(pairs)), len(weights))]
     sources = [Source("", part, weight or len(part), "") for part, weight in zip(shared, weights, strict=True)]
-    return PairStream(sources, options, seed, True, None)
+    return PairStream(sources, options, seed, True)
 
 
 def test_an_epoch_holds_every_pair_once_and_depends_on_seed_and_n_only(root):
@@ -144,6 +162,20 @@ def test_manifests_are_mixed_by_weight_and_gone_through_evenly(root):
     assert max(uses) - min(uses) <= 2, "one pair comes again long before all others have come once"
 
 
+def test_manifests_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    paths = [tmp_path / "KADID10K" / "pairs.csv", tmp_path / "PIPAL" / "pairs.csv"]
+    assert [*short_names(paths).values()] == ["KADID10K/pairs", "PIPAL/pairs"]
+    assert [*short_names([paths[0], tmp_path / "val.csv", paths[0]]).values()] == ["pairs", "val"]
+    assert len({*short_names([tmp_path / "a.csv", tmp_path / "a.parquet"]).values()}) == 2
+    for path in paths:
+        path.parent.mkdir()
+        make_pairs(path.parent, 3)
+    given = [{"path": str(path)} for path in paths]
+    folder = run(tmp_path, "two", {"datasets": {"train": {"manifests": given}, "val": {"manifests": given}}, "train": {"total_iter": 1}})
+    assert {"accuracy", "accuracy_KADID10K/pairs", "accuracy_PIPAL/pairs"} == lines(folder)[0]["val"].keys()
+    assert len(read_header(folder / "metric.safetensors").model_extra["pairs"]) == 2
+
+
 def test_images_of_a_pair_share_crop_and_flip(root):
     stream = stream_of(root)
     for n in range(6):
@@ -152,6 +184,15 @@ def test_images_of_a_pair_share_crop_and_flip(root):
             assert path != pair.ref or torch.equal(sample[image], sample["ref"])
         assert sample["a"].shape == (3, 32, 32) and sample["a"].dtype == torch.uint8
     assert stream_of(root, resize_px=40, crop_px=40)[0]["a"].shape == (3, 40, 40)
+
+
+def test_loader_processes_change_nothing_and_hand_over_errors_in_words(root):
+    stream = stream_of(root)
+    here, workers = (list(islice(train_loader(stream, 4, accum=2, workers=count), 3)) for count in (0, 1))
+    assert differences(here, workers) == [] and here[0]["a"].shape == (4, 3, 32, 32) and here[0]["p_a"].dtype == torch.float32
+    assert torch.equal(here[1]["a"], torch.stack([stream[n]["a"] for n in range(4, 8)]))
+    with pytest.raises(UserError, match=r"0_.\.png: is 64x64, smaller than the crop"):
+        next(train_loader(stream_of(root, crop_px=96), 18, workers=1))
 
 
 def test_held_out_scenes_stay_whole_and_do_not_depend_on_where_the_data_lies(tmp_path):
@@ -171,6 +212,23 @@ def test_held_out_scenes_stay_whole_and_do_not_depend_on_where_the_data_lies(tmp
     assert [pair.img_a.name for pair in elsewhere] == [pair.img_a.name for pair in out]
 
 
+def test_a_manifest_that_names_a_root_holds_out_the_same_scenes_wherever_that_lies(tmp_path):
+    held_out = []
+    for place in ("here", "there"):
+        data = tmp_path / place / "data"
+        data.mkdir(parents=True)
+        pairs = [Pair(data / f"{i}_a.png", data / f"{i}_b.png", 1.0) for i in range(60)]
+        for pair in pairs:
+            pair.img_a.touch(), pair.img_b.touch()
+        path = tmp_path / place / "lists" / "pairs.csv"
+        path.parent.mkdir()
+        write_manifest(path, Manifest(tuple(pairs), data))
+        assert path.read_text().startswith("# root:")
+        source = load_source(ManifestOptions(path=path), "", False, None)
+        held_out.append([pair.img_a.name for pair in split(source.root, source.pairs, 0.4)[1]])
+    assert held_out[0] == held_out[1] != []
+
+
 # ---------------------------------------------------------------- the loop
 
 
@@ -181,6 +239,7 @@ def test_a_metric_learns_and_its_file_is_a_metric(root):
     assert list(found) == [0, 20, 40] and found[40] == 1.0, found
     losses = [line["l_pair"] for line in lines(folder) if "l_pair" in line]
     assert losses[-1] < 0.8 * losses[0]
+    assert not {"chosen", "standings"} & {key for line in lines(folder) for key in line}, "no GT is chosen here"
     metric = create_metric(str(folder / "metric.safetensors"))
     images = [torch.from_numpy(picture(64, 9)).permute(2, 0, 1)[None] / 255]
     images.append(torch.from_numpy(cv2.GaussianBlur(picture(64, 9), (0, 0), 3)).permute(2, 0, 1)[None] / 255)
@@ -198,6 +257,14 @@ def test_six_steps_equal_three_and_three_to_the_bit(root, changes):
     assert differences(only_net(whole), only_net(parts)) == []
     assert [line["l_pair"] for line in lines(whole)] == [line["l_pair"] for line in lines(parts)]
     assert differences(only_net(whole)["net"], only_net(whole, 3)["net"]), "nothing has been learnt"
+
+
+def test_two_micro_batches_are_one_batch(root):
+    sgd = {"train": {"optim": {"type": "SGD", "lr": 0.1}}}
+    one = run(root, "one batch", sgd)
+    two = run(root, "two micro-batches", sgd, {"train": {"accum_iter": 2}, "datasets": {"train": {"batch_size_per_gpu": 2}}})
+    losses = [[line["l_pair"] for line in lines(folder)] for folder in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and len({*losses[0]}) == 6
 
 
 def test_kill_9_and_rerun(root):
@@ -253,6 +320,34 @@ def test_two_processes_train_as_one(root):
         assert a.get("val", {}) == pytest.approx(b.get("val", {})) and a.get("l_pair", 0) == pytest.approx(b.get("l_pair", 0), rel=1e-4)
     for name, value in state(one, 4)["net"].items():
         assert torch.allclose(value, state(two, 4)["net"][name], rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.slow
+def test_three_processes_resume_to_the_bit(root):
+    """DistributedDataParallel sums in another order after its first step, from three processes on."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    network = {"network": {"type": "afine:natural:clip-tiny", "start": "random"}, "datasets": {"train": {"batch_size_per_gpu": 1}}}
+    for name, total in (("three", 4), ("three parts", 2), ("three parts", 4)):
+        file = root / "three.yml"
+        file.write_text(yaml.safe_dump(plain(root, name, network, {"train": {"total_iter": total}})))
+        command = [*LAUNCHER[:-1], "3", "-m", "sr_iqa", "iqa", "train", "-opt", str(file)]
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+    whole, parts = root / "runs" / "three", root / "runs" / "three parts"
+    assert json.loads((whole / "versions.json").read_text())[-1]["processes"] == 3
+    assert differences(only_net(whole, 4), only_net(parts, 4)) == []
+
+
+def test_what_is_said_where_memory_runs_out_is_in_a_metrics_words(root, monkeypatch):
+    def out_of_memory(*_):
+        raise MemoryError
+
+    for name, word in (("metric_step", "crop_px"), ("validate_pairs", "resize_px")):
+        monkeypatch.setattr(metric_trainer, name, out_of_memory)
+        with pytest.raises(UserError, match=word) as error:
+            run(root, f"no memory for {name}", {"datasets": {"train": {"holdout": 0.3}}}, {"val": {"val_freq": 1}})
+        assert "gt_size" not in str(error.value) and "val.tile" not in str(error.value)
+        monkeypatch.undo()
 
 
 def test_other_options_are_named_on_resuming_and_fresh_starts_anew(root):
@@ -327,7 +422,7 @@ def test_a_training_crop_is_one_view_of_a_network_that_takes_many():
         def forward(self, x):
             return x.mean((1, 2, 3)) * self.num_crop
 
-    judge, x = Judge(Views(), Facts("NR", False, (0, 1))), torch.ones(1, 3, 8, 8)
+    judge, x = Judge(Views(), MetricInfo("views", "NR", False, (0, 1))), torch.ones(1, 3, 8, 8)
     assert judge(x).item() == 1
     with torch.no_grad():
         assert judge(x).item() == 20
@@ -363,6 +458,14 @@ def test_a_run_goes_on_from_another_runs_file(root):
         ),
         ({"datasets": {"train": {"crop": 3}}}, "datasets.train.crop: unknown key; did you mean crop_px"),
         ({"datasets": {"train": {"measure_once": True}}}, "measure_once"),
+        (
+            {"network": {"type": "afine:all:clip", "start": "a.safetensors", "backbone": "b.pth"}},
+            "network.backbone: goes with start: random; a.safetensors has a backbone's weights already",
+        ),
+        ({"network": {"type": "psnr"}}, "network.type: psnr is no network that can be trained"),
+        ({"network": {"type": "brisque"}}, "network.type: brisque is no network that can be trained"),
+        ({"train": {"pair_opt": {"type": "FidelityLoss", "unit": -1}}}, "train.pair_opt: FidelityLoss: unit is -1"),
+        ({"network": {"type": "timm:mixer_s32_224", "start": "random"}}, "network.type: timm:mixer_s32_224 takes images of one size only"),
     ],
 )
 def test_bad_options_are_named_with_their_line(root, tmp_path, change, message):
@@ -373,7 +476,7 @@ def test_bad_options_are_named_with_their_line(root, tmp_path, change, message):
     assert message in str(error.value) and "bad.yml" in str(error.value), error.value
 
 
-def test_data_that_cannot_be_used_is_named(root, tmp_path):
+def test_data_that_cannot_be_used_is_named(root, tmp_path, monkeypatch):
     save(tmp_path / "a.png", picture(64, 1))
     save(tmp_path / "b.png", picture(32, 1))
     write_manifest(tmp_path / "pairs.csv", Manifest((Pair(tmp_path / "a.png", tmp_path / "b.png", 1.0),), tmp_path))
@@ -387,6 +490,41 @@ def test_data_that_cannot_be_used_is_named(root, tmp_path):
         run(root, "groups", {"datasets": {"train": {"manifests": {"groups": ["g9"]}}}})
     with pytest.raises(UserError, match="no weight's name starts with heads"):
         run(root, "learn", {"network": {"learn": ["heads"]}})
+    with pytest.raises(UserError, match=r"network.learn: Q does not depend on fidelity\."):
+        run(root, "frozen", {"network": {"type": "afine:natural:clip-tiny", "start": "random", "learn": ["fidelity."]}})
+    monkeypatch.setattr(metric_build, "build_network", lambda *_: nn.ReLU())
+    with pytest.raises(UserError, match="it has no weights that could learn"):
+        run(root, "no weights")
+
+
+def test_a_network_that_sees_no_reference_does_not_mind_its_size(tmp_path):
+    make_pairs(tmp_path, 3)
+    for path in tmp_path.glob("?_0.png"):
+        save(tmp_path / f"ref{path.name}", picture(80, 1))
+    pairs = [Pair(tmp_path / f"{i}_1.png", tmp_path / f"{i}_2.png", 1.0, ref=tmp_path / f"ref{i}_0.png", content=str(i)) for i in range(3)]
+    write_manifest(tmp_path / "pairs.csv", Manifest(tuple(pairs), tmp_path))
+    run(tmp_path, "nr", {"train": {"total_iter": 1}, "datasets": {"val": {"manifests": {"path": str(tmp_path / "pairs.csv")}}}})
+    with pytest.raises(UserError, match="ref0_0.png: is 80x80, but"):
+        run(tmp_path, "fr", {"network": {"type": "lpips", "start": "random"}})
+
+
+@pytest.mark.parametrize("network", ["nano", "lpips", "cnniqa", "timm:test_resnet", "afine:natural:clip-tiny"])
+def test_a_start_that_holds_no_weights_is_named(root, tmp_path, network):
+    for name, content in (("absent.pth", None), ("text.pth", b"no weights"), ("text.safetensors", b"no weights"), ("short.pth", b"PK")):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=name):
+            run(root, "start", {"network": {"type": network, "start": str(tmp_path / name)}})
+
+
+def test_a_vision_transformer_judges_images_of_any_size(tmp_path):
+    make_pairs(tmp_path, 3, size=70)
+    vit = {"network": {"type": "timm:test_vit", "start": "random"}, "datasets": {"train": {"crop_px": 40}}}
+    val = {"datasets": {"val": {"manifests": {"path": str(tmp_path / "pairs.csv")}}}}
+    folder = run(tmp_path, "vit", vit, val, {"train": {"total_iter": 1}})
+    assert "accuracy" in lines(folder)[0]["val"]
+    metric = create_metric(str(folder / "metric.safetensors"))
+    assert metric(torch.rand(2, 3, 33, 70)).shape == (2,)
 
 
 # ---------------------------------------------------------------- shipped option files

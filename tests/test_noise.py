@@ -3,13 +3,23 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sr_iqa.config.models import DataOptions
+from sr_iqa.adapters import inject, lora_layers, set_scale
+from sr_iqa.checkpoints import save_weights
+from sr_iqa.config.models import DataOptions, LoraOptions
+from sr_iqa.data.sets import load_sets
 from sr_iqa.errors import UserError
-from sr_iqa.evaluation import evaluate, evaluate_folder
+from sr_iqa.evaluation import evaluate, evaluate_folder, low_quality
+from sr_iqa.images import to_tensor, to_uint8
+from sr_iqa.inference.base import Base
 from sr_iqa.iqa.metrics import create_metric
-from sr_iqa.iqa.noise import ALARM, _repeated, _unexplained, enlarged, noise, noise_map
+from sr_iqa.iqa.noise import ALARM, _left, _repeated, _unexplained, enlarged, noise, noise_map, noise_of_enlarged
+from sr_iqa.study.single import run_test
+from sr_iqa.training.build import starting_network
+from sr_iqa.training.checkpoint import load_base, load_trained
 
 from .helpers import make_sets, picture
+from .test_report import curve, study
+from .tiny_runs import lines, run, tiny, validation
 
 
 def base(n=2, size=128):
@@ -166,7 +176,138 @@ def test_evaluation_has_the_column_against_the_enlarged_lq(tmp_path):
     assert "noise" not in without.columns
 
 
+def test_against_the_lq_places_weigh_by_how_smooth_they_are():
+    lq = base(1, 16)
+    x = rounded(F.interpolate(lq, scale_factor=2, mode="bicubic") + 0.02 * white(torch.zeros(1, 3, 32, 32)))
+    big = enlarged(lq, 2)
+    luma = np.pad((big[0].permute(1, 2, 0).double().numpy() @ [0.299, 0.587, 0.114]), 2, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(luma, (5, 5))
+    weights = 1 / (np.nanvar(windows, axis=(2, 3)) + 1e-4) ** 2
+    change, _, fine = (part[0].double().numpy() for part in _left(x, big))
+    weights /= weights.mean()
+    expected = (weights * fine**2).mean() / ((weights * change**2).mean() + (0.5 / 255) ** 2)
+    alike = 1 - noise(x, big).item()
+    periodic = 1 - alike / (1 - (fine**2).mean() / ((change**2).mean() + (0.5 / 255) ** 2))
+    assert noise_of_enlarged(x, lq, 2).item() == pytest.approx(1 - (1 - expected) * (1 - periodic), abs=2e-3)
+    assert abs(expected - (fine**2).mean() / (change**2).mean()) > 0.02, "or the weights would not matter here"
+
+
+def test_against_the_lq_noise_is_found_where_it_is_smooth_and_detail_of_textures_forgiven():
+    smooth = F.interpolate(torch.rand(1, 3, 2, 2, generator=torch.Generator().manual_seed(0)), (32, 16), mode="bilinear")
+    rough = (0.5 + 0.2 * white(smooth)).clamp(0, 1)
+    lq = torch.cat([smooth, rough], dim=3)
+    big, hidden, seen = enlarged(lq, 4), torch.zeros(1, 3, 128, 128), torch.zeros(1, 3, 128, 128)
+    hidden[..., 72:], seen[..., :56] = white(hidden[..., 72:]), white(seen[..., :56])
+    alike = [noise(rounded(big + 0.03 * change), big).item() for change in (hidden, seen)]
+    weighted = [noise_of_enlarged(rounded(big + 0.03 * change), lq, 4).item() for change in (hidden, seen)]
+    assert min(alike) > 0.7 and weighted[1] > 0.7 and weighted[0] < 0.5
+
+
 def test_the_enlarged_lq_is_rounded_as_an_image_is():
     big = enlarged(torch.rand(1, 3, 8, 8), 4)
     assert big.shape == (1, 3, 32, 32)
     torch.testing.assert_close(big * 255, (big * 255).round())
+
+
+# ---------------------------------------------------------------- against the base network
+
+LORA = {"lora": {"rank": 2}}
+REWARD = {"train": {"reward_opt": [{"metric": "nano", "weight": 1.0}], "optim_g": {"lr": 0.01}}}
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """The option for a start from weights of another seed than the run's."""
+    file = tmp_path / "base.safetensors"
+    save_weights(file, starting_network(tiny(tmp_path, "other", {"manual_seed": 11})).state_dict(), {})
+    return {"path": {"pretrain_network_g": str(file)}}
+
+
+def validations(folder):
+    return {line["step"]: line["val"] for line in lines(folder) if "val" in line}
+
+
+@pytest.mark.parametrize("changes", [(LORA, REWARD), (REWARD,), (LORA, {"train": {"ema_decay": 0.5}})])
+def test_validations_compare_with_the_network_that_training_started_from(changes, tmp_path, pretrained):
+    held_out = validation(tmp_path)
+    folder = run(tmp_path, "run", pretrained, *changes, held_out)
+    found = validations(folder)
+    assert found[0]["noise_base"] == 0 and found[3]["noise_base"] > 0
+    options = tiny(tmp_path, "run", pretrained, *changes, held_out)
+    net, base = load_trained(folder), starting_network(options).eval()
+    shares = []
+    for i in range(4):
+        lq = to_tensor(low_quality(load_sets(options.datasets.val, 2)[0], i, options.datasets.val, 2))[None]
+        with torch.no_grad():
+            shares.append(noise(*(rounded(network(lq)) for network in (net, base))).item())
+    assert found[6]["noise_base"] == pytest.approx(np.mean(shares), rel=1e-3)
+    evaluation = run_test(options)
+    assert evaluation.mean("noise_base") == pytest.approx(found[6]["noise_base"], rel=1e-6)
+    assert "base network" in evaluation.columns["noise_base"].identity
+    alarms = [line for line in (folder / "train.log").read_text().splitlines() if " alarm at step " in line]
+    assert len(alarms) == sum(value["noise_base"] > ALARM for value in found.values()) == (2 if changes == (REWARD,) else len(alarms))
+
+
+def test_a_resumed_run_compares_with_the_same_base(tmp_path, pretrained):
+    parts = (pretrained, LORA, REWARD, validation(tmp_path))
+    whole = run(tmp_path, "whole", *parts)
+    run(tmp_path, "halves", *parts, {"train": {"total_iter": 3}})
+    halves = run(tmp_path, "halves", *parts)
+    assert validations(halves)[6] == validations(whole)[6]
+
+
+def test_runs_without_adapter_or_reward_have_no_such_column(tmp_path, pretrained):
+    folder = run(tmp_path, "run", pretrained, validation(tmp_path), {"train": {"total_iter": 1}})
+    assert "noise_base" not in validations(folder)[1] and "noise" in validations(folder)[1]
+    assert load_base(folder) is None
+
+
+def test_a_run_whose_start_is_gone_is_evaluated_without_the_column(tmp_path, pretrained):
+    parts = (pretrained, REWARD, validation(tmp_path), {"train": {"total_iter": 1}})
+    folder = run(tmp_path, "run", *parts)
+    assert load_base(folder) is not None
+    (tmp_path / "base.safetensors").unlink()
+    assert load_base(folder) is None and "noise_base" not in run_test(tiny(tmp_path, "run", *parts)).columns
+
+
+def test_the_base_is_the_network_without_its_adapter_and_is_asked_once(tmp_path, monkeypatch):
+    options = tiny(tmp_path, "run", validation(tmp_path))
+    plain = starting_network(options).eval()
+    net = inject(starting_network(options), LoraOptions(rank=2), "SwinIR").eval()
+    for name, weight in net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    set_scale(net, 0.7)
+    lq, passes = torch.rand(1, 3, 16, 16), []
+    net.register_forward_pre_hook(lambda *_: passes.append(1))
+    base = Base()
+    expected = to_uint8(plain(lq).detach().clamp(0, 1)[0])
+    for _ in range(2):
+        np.testing.assert_array_equal(base.output(net, lq, "a"), expected)
+    assert len(passes) == 1 and {s for _, layer in lora_layers(net) for s in layer.scaling.values()} == {0.7}
+    monkeypatch.setattr("sr_iqa.inference.base.REMEMBERED", 0)
+    forgetful = Base()
+    for _ in range(2):
+        np.testing.assert_array_equal(forgetful.output(net, lq, "a"), expected)
+    assert len(passes) == 3
+
+
+def test_a_dial_turned_to_the_base_has_no_noise_against_it(tmp_path):
+    options = tiny(tmp_path, "run", validation(tmp_path))
+    net = inject(starting_network(options), LoraOptions(rank=2), "SwinIR").eval()
+    for name, weight in net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    found = []
+    for scale in (0.0, 1.0):
+        set_scale(net, scale)
+        found.append(evaluate(net, options.datasets.val, ["psnr"], 2).mean("noise_base"))
+    assert found[0] == 0 < found[1]
+
+
+def test_reward_runs_are_compared_on_the_columns_of_both():
+    lora = curve((0, 40, 5, 0.1), (40, 45, 5, 0.1), (80, 50, 5, 0.2))
+    for point in lora:
+        point["metrics"]["noise_base"] = 0.1
+    comparison = study(lora=lora)["reward_comparison"]
+    assert comparison["left_out"] == ["niqe", "grid"] and list(comparison["over_range"][0]) == ["niqe", "grid"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -109,6 +110,13 @@ def test_diffiqa_drops_what_all_judge_differently(tmp_path):
     }
 
 
+def test_diffiqa_four_annotators_who_share_the_first_place_find_it_similar(tmp_path):
+    root = diffiqa(tmp_path / "DiffIQA", {"1x0y0": [(P, P, N)]})
+    shutil.copytree(root / "labels" / "C", root / "labels" / "D")
+    manifest, _, _ = imported("diffiqa", root)
+    assert [(pair.p_a, pair.group, pair.votes) for pair in manifest.pairs] == [(0.5, "SYY", 4)]
+
+
 def test_diffiqa_missing_and_wrong_label_files_are_named(tmp_path):
     root = diffiqa(tmp_path / "DiffIQA", {"1x0y0": [(P, P, P), (S, S, S)], "2x0y0": [(N, N, N), (N, N, N)]})
     (root / "labels/B/01/1x0y0_01.json").unlink()
@@ -182,15 +190,25 @@ def test_sriqa_bench(tmp_path, folder_of, mark):
     assert "groups: All 12, Gen 2, Reg 2" in lines
 
 
+def test_sriqa_names_in_any_case(tmp_path):
+    root = sriqa(tmp_path / "SRIQA-Bench", str.lower)
+    for path in (root / "images" / "supirx4").iterdir():
+        path.rename(path.with_suffix(".PNG"))
+    manifest, _, _ = imported("sriqa", root)
+    assert len(manifest.pairs) == 16 and {path.suffix for path in manifest.images} == {".png", ".PNG"}
+
+
 def test_sriqa_faults(tmp_path):
     root = sriqa(tmp_path / "SRIQA-Bench", str)
     (root / "MOS" / "x1.txt").write_text(
-        "x1_SwinIRx4.png,40\nx1_Newx4.png,1\nx1_SUPIRx4.png,high\n../x1_SUPIRx4.png,1\nx1.png,1\nx1_Original.png 9 9\n"
+        "x1_SwinIRx4.png,40\nx1_Newx4.png,1\nx1_SUPIRx4.png,high\n../x1_SUPIRx4.png,1\nx1_Original.png 9 9\nx1_SwinIRx4.png,40\n"
     )
     with pytest.raises(UserError, match="5 problem"):
         imported("sriqa", root)
     _, said, _ = imported("sriqa", root, on_bad="skip")
-    for n, words in enumerate(("no folder of images is named newx4", "'high', not a number", "'..'", "no name of the form", "3 values"), 2):
+    for n, words in enumerate(
+        ("no image named 'x1_Newx4.png'", "'high', not a number", "no image named '../", "3 values", "is there twice"), 2
+    ):
         assert f"x1.txt: line {n}: " in said[n - 2] and words in said[n - 2]
 
 
@@ -214,6 +232,9 @@ def test_kadid(tmp_path):
     (root / "dmos.csv").write_text("dist_img,ref_img,score\n")
     with pytest.raises(UserError, match="no column dmos"):
         imported("kadid", root)
+    (root / "dmos.csv").write_text("dist_img,ref_img,dmos,var\n" + rows)
+    with pytest.raises(UserError, match=r"no pairs were found in it; left out: 4 \(scores too close\)"):
+        imported("kadid", root, least_gap=9)
 
 
 def test_pipal(tmp_path):
@@ -278,6 +299,10 @@ def test_koniq_pairs_lie_within_blocks(tmp_path):
     assert again == manifest and other != manifest
     zscores, _, _ = imported("koniq", root, mos_column="MOS_zscore", block=10)
     assert max(zscores.mos.values()) == pytest.approx(20 * values.max())
+    lists = root / "koniq10k_scores_and_distributions.csv"
+    lists.write_text(lists.read_text() + lists.read_text().splitlines()[3] + "\n")
+    _, said, _ = imported("koniq", root, on_bad="skip", block=10)
+    assert len(said) == 1 and "line 47: 2.jpg is there twice" in said[0]
     with pytest.raises(UserError, match="no column mos"):
         imported("koniq", root, mos_column="mos")
     with pytest.raises(UsageError, match="--block"):
@@ -295,7 +320,49 @@ def test_any_table(tmp_path):
     said = []
     result = import_preferences("csv", table, tmp_path / "m.csv", ImportOptions(table=rule), "skip", said.append)
     assert [(p.img_a.name, p.p_a, p.ref.name) for p in result.manifest.pairs] == [("x.png", 1, "z.png"), ("y.png", 0.25, "z.png")]
-    assert "line 4: p_a is 'both', not a number" in said[0] and "line 5: '../x.png'" in said[1]
+    assert "line 4: p_a is 'both', not a number; what words mean is said by --words" in said[0] and "line 5: '../x.png'" in said[1]
+
+
+def test_a_table_that_spreadsheets_write(tmp_path):
+    """A byte-order mark, CRLF, spaces around values; names with umlauts and commas; its images in another folder, as the manifest says."""
+    touch(tmp_path / "photos", "ö ü, 1.JPG", "y.png")
+    (tmp_path / "t.csv").write_bytes(
+        '\ufeffimg_a, img_b ,p_a\r\n"ö ü, 1.JPG", y.png,1\r\ny.png,"ö ü, 1.JPG",0\r\n\r\ny.png,ö ü, 1.JPG,0\r\n'.encode()
+    )
+    said = []
+    options = ImportOptions(table=table_rule(images=tmp_path / "photos"))
+    result = import_preferences("csv", tmp_path / "t.csv", tmp_path / "elsewhere" / "m.csv", options, "skip", said.append)
+    assert [pair.img_a.name for pair in result.manifest.pairs] == ["ö ü, 1.JPG", "y.png"]
+    assert said == [f"{tmp_path / 't.csv'}: line 5: 4 values for 3 columns"]
+    assert "repeated: 1 pairs are of two images that another pair compares too; each counts" in result.lines
+    assert (tmp_path / "elsewhere" / "m.csv").read_text().startswith(f"# root: {tmp_path / 'photos'}\n")
+
+
+def test_where_no_manifest_can_be_written_nothing_is_read(tmp_path):
+    with pytest.raises(UserError, match="a manifest is a file .csv or .parquet"):
+        import_preferences("csv", tmp_path / "gone.csv", tmp_path / "m.txt")
+
+
+def test_the_table_is_not_overwritten(tmp_path):
+    touch(tmp_path, "x.png", "y.png")
+    (tmp_path / "t.csv").write_text("img_a,img_b,p_a,rater\nx.png,y.png,1,me\n")
+    with pytest.raises(UsageError, match="is the table that is read"):
+        import_preferences("csv", tmp_path / "t.csv", tmp_path / "." / "t.csv")
+    assert "rater" in (tmp_path / "t.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("sriqa", {"votes": "mean"}, "--votes: sriqa has no use for it; it is for hggt, diffiqa"),
+        ("hggt", {"per_content": 3}, "--per-content: hggt has no use"),
+        ("kadid", {"block": 3}, "--block: kadid has no use"),
+        ("pipal", {"table": table_rule(separator=";")}, "--columns, --words, --separator, --images: pipal has no use"),
+    ],
+)
+def test_options_that_a_kind_has_no_use_for(tmp_path, kind, options, message):
+    with pytest.raises(UsageError, match=message):
+        import_preferences(kind, tmp_path, tmp_path / "m.csv", ImportOptions(**options))
 
 
 def test_a_table_of_votes(tmp_path):

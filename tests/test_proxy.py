@@ -36,3 +36,13 @@ def test_what_a_variant_optimises_is_read_from_its_options():
     rewarded = {"train": {"reward_opt": [{"metric": "musiq"}, {"metric": "nima"}]}}
     assert optimised_by(variant({**sampled("smp", "musiq"), **rewarded})) == ["musiq", "nima"]
     assert optimised_by(variant(sampled("uniform_positive", "musiq"))) == []
+
+
+def test_an_ensembles_members_are_optimised_with_it(tmp_path):
+    rewarded = {"train": {"reward_opt": [{"metric": "0.5*musiq + 0.5*nima"}]}}
+    assert optimised_by(variant({**sampled("amo", "min(nano, niqe)"), **rewarded})) == [
+        *("min(nano, niqe)", "0.5*musiq + 0.5*nima", "nano", "niqe", "musiq", "nima")
+    ]
+    (tmp_path / "e.yml").write_text("members: [{metric: nano}, {metric: piqe}]")
+    for name, members in ((tmp_path / "e.yml", ["nano", "piqe"]), (tmp_path / "gone.yml", [])):
+        assert optimised_by(variant(sampled("amo", str(name)))) == [str(name), *members]

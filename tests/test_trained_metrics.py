@@ -86,7 +86,7 @@ def test_training_goes_on_from_a_file_or_from_the_catalogue(tmp_path):
 
 @pytest.mark.parametrize("name", ["psnr", "niqe", "ssimc", "no_such", "timm:no_such_net", "timm:hf-hub:someone/something"])
 def test_what_is_no_network_to_train_is_refused(name):
-    with pytest.raises(UserError, match=f"{name} is no network|timm has no backbone"):
+    with pytest.raises(UserError, match=f"{name} is no network|timm has no network"):
         build_network(name)
 
 

@@ -18,7 +18,7 @@ from sr_iqa.data.stream import collate
 from sr_iqa.errors import UserError
 from sr_iqa.iqa import metrics
 from sr_iqa.modes import tf32
-from sr_iqa.training import trainer
+from sr_iqa.training import frame, trainer
 from sr_iqa.training.build import build
 from sr_iqa.training.checkpoint import averaged, load_trained
 from sr_iqa.training.folder import final_weights, run_folder
@@ -56,7 +56,7 @@ def base(root):
 def built(root, name, *changes):
     """A run that has not made a step, and its meter."""
     options = tiny(root, name, *changes)
-    made = build(options, trainer.make_accelerator(options, run_folder(options)))
+    made = build(options, frame.make_accelerator(options, run_folder(options)))
     return made, Meter(made.accelerator.device, made.members)
 
 

@@ -143,7 +143,7 @@ def _near_choice(kind: str, got: Any, error: ErrorDetails) -> str:
     return f"; did you mean {near}?" if near else ""
 
 
-def options_to_yaml(options: Options) -> str:
+def options_to_yaml(options: Section) -> str:
     """The options as YAML text, defaults included; loading it gives equal options."""
     return yaml.dump(_plain(options), Dumper=_Dumper, default_flow_style=False, sort_keys=False, allow_unicode=True, width=120)
 

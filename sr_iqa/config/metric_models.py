@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, Pos
 
 from .document import Document
 from .load import apply_override, validated
-from .models import Component, Fraction, LoggerOptions, ScheduleOptions, Section, _as_list, folder_name
+from .models import Component, Fraction, LoggerOptions, ScheduleOptions, Section, as_list, folder_name
 from .yaml_text import read_document
 
 METRIC_FILE = "sr_iqa metric training file"
@@ -28,7 +28,7 @@ class ManifestOptions(Section):
 
 Manifests = Annotated[
     tuple[ManifestOptions, ...],
-    BeforeValidator(_as_list, json_schema_input_type=ManifestOptions | tuple[ManifestOptions, ...]),
+    BeforeValidator(as_list, json_schema_input_type=ManifestOptions | tuple[ManifestOptions, ...]),
     Field(min_length=1),
 ]
 
@@ -72,9 +72,24 @@ class MetricNetworkOptions(Section):
     start: str = "catalogue"
     """Where its weights start: `catalogue` (the metric's own), `random`, or a file: a trained metric or a weight file of its layout."""
     backbone: Path | None = None
-    """timm:<backbone> and afine: weights of the backbone alone, a file in timm's or CLIP's layout."""
+    """timm:<backbone> and afine, with start: random: weights of the backbone alone, a file in timm's or CLIP's layout."""
     learn: tuple[str, ...] = ()
     """Only weights whose names start with one of these learn; by default all."""
+
+
+class AttackOptions(Section):
+    """Adversarial training: the worse image of every pair is changed so that Q rises, and Q learns not to (docs/iqa.md)."""
+
+    weight: PositiveFloat = 1.0
+    """Of the mean gain, in units of pair_opt, beside the pair loss."""
+    distance: Annotated[float, Field(ge=1)] = 4.0
+    """The largest change of a pixel in 255ths; each image's is drawn between 1 and this, on a logarithmic scale."""
+    steps: PositiveInt = 6
+    """At most so many steps of gradient ascent, at least a third of them."""
+    tiled: Fraction = 0.4
+    """Share of the batches that one repeated tile attacks, as a pixel shuffle paints it."""
+    periods: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 4, 8)
+    """Sides of the tiles in pixels; divisors of crop_px."""
 
 
 class MetricTrainOptions(Section):
@@ -94,6 +109,8 @@ class MetricTrainOptions(Section):
     """Learning rates over the steps."""
     pair_opt: Component = Component(type="FidelityLoss")
     """FidelityLoss (Thurstone, as A-FINE), CrossEntropyLoss (Bradley-Terry) or MarginLoss; `unit`: the difference of Q that counts as 1."""
+    attack_opt: AttackOptions | None = None
+    """Adversarial training; none by default. A step takes about as many times longer as an attack has steps."""
 
 
 class MetricValOptions(Section):
@@ -136,8 +153,15 @@ class MetricOptions(Section):
     def _fits_the_network(self) -> Self:
         if self.network.backbone and not self.network.type.startswith(("afine:", "timm:")):
             raise ValueError(f"network.backbone: belongs to timm:<backbone> and afine:<mode>:<backbone>, not to {self.network.type}")
+        if self.network.backbone and self.network.start != "random":
+            raise ValueError(f"network.backbone: goes with start: random; {self.network.start} has a backbone's weights already")
         if self.datasets.train.measure_once and not self.network.type.startswith(("afine:all:", "afine:all_scale:")):
             raise ValueError(f"datasets.train.measure_once: belongs to afine:all:<backbone>, not to {self.network.type}")
+        attack, side = self.train.attack_opt, self.datasets.train.crop_px
+        if attack and self.datasets.train.measure_once:
+            raise ValueError("train.attack_opt: images that were measured once cannot be attacked; remove datasets.train.measure_once")
+        if attack and attack.tiled and any(side % period for period in attack.periods):
+            raise ValueError(f"train.attack_opt.periods: expected divisors of datasets.train.crop_px ({side}), got {list(attack.periods)}")
         return self
 
 

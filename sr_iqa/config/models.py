@@ -36,7 +36,8 @@ def folder_name(name: str) -> str:
     return name
 
 
-def _as_list(value: Any) -> Any:
+def as_list(value: Any) -> Any:
+    """A single block as a list of one, for keys that take one block or several."""
     return [value] if isinstance(value, (dict, BaseModel)) else value
 
 
@@ -175,6 +176,21 @@ class ScheduleOptions(Section):
         return self
 
 
+class ViewOptions(Section):
+    """What Q sees instead of the output: random views of it, drawn anew at every step (docs/iqa.md)."""
+
+    number: PositiveInt = 1
+    """Views per step; the score is their mean."""
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """A view shows a random crop whose sides are between this share of the output's and all of it."""
+    resize: Annotated[float, Field(ge=1)] = 1.0
+    """A view is resized by a random factor between 1 / resize and resize."""
+    use_hflip: bool = False
+    """Flip with probability 1/2."""
+    noise: NonNegativeFloat = 0.0
+    """Gaussian noise is added, of a random standard deviation between 0 and this many 255ths."""
+
+
 class RewardOptions(Section):
     metric: str
     """A differentiable no-reference metric of the door (`sr-iqa iqa list`)."""
@@ -184,6 +200,13 @@ class RewardOptions(Section):
     """Steps before the reward sets in."""
     warmup_iter: NonNegativeInt = 0
     """Steps over which the weight rises linearly from 0 after start_iter."""
+    views: ViewOptions | None = None
+    """Q sees random views of the output: an output that pleases only as it stands, pixel for pixel, gains little."""
+    clip: Literal["gt"] | None = None
+    """gt: Q of an output counts up to Q of the sample's GT and no further. Under amo by the same Q that GT is the best of its set."""
+    normalise: bool = False
+    """The gradient of Q with respect to each output is brought to the length of an L1 loss's of weight 1: `weight` then compares with the
+    pixel loss's, whatever the metric's units and slope."""
 
 
 class TrainOptions(Section):
@@ -209,16 +232,18 @@ class TrainOptions(Section):
     """Steps at the start in which only the discriminator learns."""
     pixel_opt: Component | None = None
     """Pixel loss between output and GT: L1Loss, MSELoss, CharbonnierLoss."""
+    base_opt: Component | None = None
+    """Pixel loss between the output and that of the network as it started (path.pretrain_network_g, without adapter)."""
     perceptual_opt: Component | None = None
     """Feature loss between output and GT: PerceptualLoss (VGG19), LPIPSLoss, NanoFeatureLoss."""
     gan_opt: Component | None = None
     """Adversarial loss: GANLoss; needs network_d and optim_d."""
     neg_opt: Component | None = None
     """HGGT's negative-GT loss."""
-    metric_opt: Annotated[tuple[Component, ...], BeforeValidator(_as_list, json_schema_input_type=Component | tuple[Component, ...])] = ()
+    metric_opt: Annotated[tuple[Component, ...], BeforeValidator(as_list, json_schema_input_type=Component | tuple[Component, ...])] = ()
     """Differentiable full-reference metrics as losses: `type: <metric>`, `loss_weight`; a single block or a list of blocks."""
     reward_opt: Annotated[
-        tuple[RewardOptions, ...], BeforeValidator(_as_list, json_schema_input_type=RewardOptions | tuple[RewardOptions, ...])
+        tuple[RewardOptions, ...], BeforeValidator(as_list, json_schema_input_type=RewardOptions | tuple[RewardOptions, ...])
     ] = ()
     """No-reference rewards; a single block or a list of blocks."""
 

@@ -102,14 +102,14 @@ def _set_labels(name: str, annotators: list[Path], egts: list[str], problems: li
     for annotator in annotators:
         path = annotator / f"{name}.json"
         try:
-            by_annotator.append(_read_labels(path, egts))
+            by_annotator.append(read_labels(path, egts))
         except (OSError, ValueError) as error:
             message = "missing label file" if isinstance(error, FileNotFoundError) else str(error)
             problems.append(Problem(path, message, name))
     return tuple(zip(*by_annotator, strict=True))
 
 
-def _read_labels(path: Path, egts: list[str]) -> list[str]:
+def read_labels(path: Path, egts: list[str]) -> list[str]:
     """One annotator's words for a set's EGTs, in the order of their folders; ValueError says what is wrong."""
     if path.stat().st_size > MAX_LABEL_BYTES or not path.is_file():  # a pipe would be waited for
         raise ValueError(f"no label file: larger than {MAX_LABEL_BYTES >> 20} MiB, or no file")

@@ -266,7 +266,7 @@ def _chw(image: np.ndarray) -> Tensor:
 
 
 def train_loader(
-    stream: TrainStream,
+    stream: Dataset[dict[str, Tensor]],
     batch_size: int,
     accum: int = 1,
     rank: int = 0,
@@ -277,7 +277,8 @@ def train_loader(
 ) -> Iterator[dict[str, Tensor]]:
     """Micro-batches of `stream` for this rank, forever, from sample `start_n` on (a multiple of the global batch on resuming).
 
-    One optimizer step of all ranks takes the next batch_size * world * accum samples; micro-batch m of rank r is block m * world + r.
+    `stream` is a TrainStream or any other function of n. One optimizer step of all ranks takes the next batch_size * world * accum samples;
+    micro-batch m of rank r is block m * world + r.
     """
     loader = DataLoader(
         _Guarded(stream),
@@ -316,7 +317,7 @@ class _Blocks:
 class _Guarded(Dataset[Any]):
     """Hands a user's error over as a value: raised in a worker it would reach the user inside a traceback."""
 
-    def __init__(self, stream: TrainStream) -> None:
+    def __init__(self, stream: Dataset[dict[str, Tensor]]) -> None:
         self.stream = stream
 
     def __getitem__(self, n: int) -> dict[str, Tensor] | UserError:
@@ -327,10 +328,13 @@ class _Guarded(Dataset[Any]):
 
 
 def collate(samples: list[Any]) -> Any:
-    """The batch, and `open`: the samples (B',) for which an online strategy has yet to choose; GTs of the others are padded."""
+    """The batch, or the first user's error. Of a TrainStream's samples also `open`: those (B',) for which an online strategy has yet to
+    choose; GTs of the others are padded."""
     errors = [sample for sample in samples if isinstance(sample, UserError)]
     if errors:
         return errors[0]
+    if "gts" not in samples[0]:
+        return default_collate(samples)
     most = max(len(sample["gts"]) for sample in samples)
     for sample in samples:
         for name in ("gts", "standings"):

@@ -18,8 +18,10 @@ import numpy as np
 import torch
 
 from ..adapters import check_scale
-from ..errors import UsageError
+from ..errors import UsageError, UserError
 from ..images import to_tensor
+from ..iqa.ensemble import read_ensemble
+from ..iqa.ensemble_text import is_composed, is_trained
 from ..iqa.metrics import create_metric, list_metrics, metric_info
 from .bands import upscale_bands
 from .kinds import LEVELS
@@ -111,11 +113,14 @@ def parse_scales(text: str) -> tuple[float, ...]:
 def parse_budget(text: str) -> Budget:
     """`metric:bound`: at least the bound for metrics of which higher is better, at most the bound for the others.
 
+    The metric is psnr, l1, one of the catalogue, an ensemble or a trained metric's file.
+
     Raises:
         UsageError: not of this form, a bound that even equal images would miss, or no full-reference metric.
     """
     name, _, number = text.partition(":")
-    name = name.strip().lower()
+    name = name.strip()
+    name = name if _is_other(name) else name.lower()
     try:
         bound = float(number)
     except ValueError:
@@ -198,7 +203,7 @@ def _differences(output: np.ndarray, base: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _metric_distance(name: str, device: torch.device | str) -> Distance:
-    """A metric of the catalogue, on the whole image at once."""
+    """Any other metric, on the whole image at once."""
     metric = create_metric(name, device)
 
     def images(pixels: np.ndarray) -> torch.Tensor:
@@ -213,7 +218,16 @@ def _metric_distance(name: str, device: torch.device | str) -> Distance:
 
 
 def _lower_better(name: str, text: str) -> bool:
-    """Of a metric of the catalogue; only those that compare two images can be a distance."""
+    """Only metrics that compare two images can be a distance."""
+    if _is_other(name):
+        try:
+            infos = [metric_info(member) for member in (read_ensemble(name)[0].names if is_composed(name) else (name,))]
+            lower_better = metric_info(name).lower_better
+        except UserError as error:
+            raise UsageError(f"--budget {text}: {error}") from error
+        if alone := next((info.name for info in infos if info.mode != "FR"), None):
+            raise UsageError(f"--budget {text}: {alone} does not compare two images")
+        return lower_better
     usable = sorted({"l1", *(info.name for info in list_metrics() if info.mode == "FR" and not info.refused)})
     if name in usable:
         return metric_info(name).lower_better
@@ -222,11 +236,16 @@ def _lower_better(name: str, text: str) -> bool:
     raise UsageError(f"--budget {text}: {why}; a budget can be of {', '.join(usable)}")
 
 
+def _is_other(name: str) -> bool:
+    """Whether it is an ensemble or a trained metric's file."""
+    return is_composed(name) or is_trained(name)
+
+
 def _best(name: str, lower_better: bool) -> float:
     """The value of two equal images, as far as it is known to be the best."""
     if name == "l1":
         return 0.0
-    if name in UNBOUNDED:
+    if name in UNBOUNDED or is_composed(name):  # psnr may be a member, and statistics bound nothing
         return math.inf
     low, high = metric_info(name).value_range
     return low if lower_better else high

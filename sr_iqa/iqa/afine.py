@@ -14,6 +14,7 @@ Shapes: N images, T tokens, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,8 +26,8 @@ from torch.nn import functional as F
 
 from sr_iqa.errors import DAMAGED_FILE, UserError
 
-from .afine_backbones import Backbone, ClipViT, build_backbone, check_backbone, fill_backbone, whole_patches
-from .catalog import CATALOG
+from .afine_backbones import PATCH_PX, Backbone, ClipViT, build_backbone, check_backbone, fill_backbone, whole_patches
+from .catalog import CATALOG, MetricInfo
 from .weights import require
 
 Mode = Literal["nr", "fr", "all", "all_scale", "natural", "fidelity"]
@@ -181,7 +182,7 @@ def build_afine(architecture: str, start: str | Path = "random", backbone_weight
         net = AFine(mode, build_backbone(backbone))
     if start == "catalogue":
         files = CATALOG["afine_all"].files
-        require(architecture, files)
+        require("afine_all", files)
         start = files[0].path
     if start != "random":
         fill(net, Path(start))
@@ -197,6 +198,14 @@ def parse_afine(architecture: str) -> tuple[Mode, str]:
         raise UserError(f"{architecture}: there is no mode '{mode}'; choose from {', '.join(MODES)}, as in {PREFIX}all:clip")
     check_backbone(backbone or "clip")
     return mode, backbone or "clip"
+
+
+def afine_info(architecture: str) -> MetricInfo:
+    """What is known of the network that `afine:<mode>:<backbone>` names. Raises as `parse_afine`."""
+    mode, _ = parse_afine(architecture)
+    known = CATALOG.get(f"afine_{mode}")
+    low_high = known.value_range if known else (-inf, inf)
+    return MetricInfo(architecture, "FR" if mode in BOTH_IMAGES else "NR", True, low_high, smallest=PATCH_PX)
 
 
 def fill(net: AFine, path: Path) -> None:

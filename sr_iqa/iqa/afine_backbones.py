@@ -21,12 +21,12 @@ from torch.nn import functional as F
 from sr_iqa.errors import DAMAGED_FILE, UserError
 
 from .catalog import B32
+from .timm_networks import TIMM, check_timm, create_timm
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 WIDTH, DEPTH, PATCH_PX, TOKENS = 768, 12, 32, 50
 """ViT-B/32, trained on 224 x 224 pixels: 7 x 7 patches and the class token."""
 HEAD_WIDTH = 64
-TIMM = "timm:"
 
 
 class Backbone(nn.Module):
@@ -106,10 +106,7 @@ class TimmLayers(Backbone):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        import timm
-
-        any_size: dict[str, Any] = {"dynamic_img_size": True} if name.startswith(("vit_", "test_vit")) else {}
-        self.net = timm.create_model(name, pretrained=False, num_classes=0, **any_size).eval()
+        self.net = create_timm(name)
         if not hasattr(self.net, "forward_intermediates"):
             raise UserError(f"timm:{name} does not show its layers (timm's forward_intermediates); choose another backbone")
         self.net.prune_intermediate_layers(None, prune_norm=True, prune_head=True)
@@ -135,14 +132,6 @@ def check_backbone(name: str) -> None:
         check_timm(name.removeprefix(TIMM))
     elif name not in CLIPS:
         raise UserError(f"there is no backbone '{name}'; choose from {', '.join(CLIPS)} or timm:<network>, such as timm:resnet50")
-
-
-def check_timm(name: str) -> None:
-    """Raises UserError for a network that the library has not; timm itself would look on a hub."""
-    import timm
-
-    if not timm.is_model(name):
-        raise UserError(f"timm has no network '{name}'; `timm.list_models()` has them all")
 
 
 def fill_backbone(backbone: nn.Module, path: Path) -> None:

@@ -115,7 +115,7 @@ class Ensemble(Metric):
             return (signed - worst) / (best - worst)
         statistics = self.normalisation.members[k]
         if self.recipe.kind == "rank":
-            return rank(signed, signed.new_tensor(statistics.quantiles))
+            return rank(signed.double(), signed.new_tensor(statistics.quantiles, dtype=torch.float64)).float()
         return (signed - statistics.mean) / statistics.std
 
     def _combined(self, normalised: Tensor) -> Tensor:
@@ -143,11 +143,14 @@ class _Branches(torch.autograd.Function):
 def rank(scores: Tensor, quantiles: Tensor) -> Tensor:
     """The share of reference images with a lower score, by linear interpolation between evenly spaced quantiles (Q,), rising.
 
-    Beyond them the first and last pieces go on, below 0 and above 1, so that there is a gradient everywhere.
+    Beyond them it goes on with the mean slope, below 0 and above 1, so that there is a gradient everywhere. (The slope of the first or
+    last piece has no bound: several reference images may have the best score.) In double precision, or quantiles would meet.
     """
-    upper = torch.searchsorted(quantiles, scores.detach()).clamp(1, len(quantiles) - 1)
+    least, most = quantiles[0], quantiles[-1]
+    inside = scores.clamp(least, most)
+    upper = torch.searchsorted(quantiles, inside.detach()).clamp(1, len(quantiles) - 1)
     low, high = quantiles[upper - 1], quantiles[upper]
-    return (upper - 1 + (scores - low) / (high - low)) / (len(quantiles) - 1)
+    return (upper - 1 + (inside - low) / (high - low)) / (len(quantiles) - 1) + (scores - inside) / (most - least)
 
 
 def signed_range(info: MetricInfo) -> tuple[float, float]:
@@ -164,7 +167,7 @@ def create_ensemble(name: str, device: str | torch.device = "cpu", random_weight
     """The ensemble of a text or a file; `random_weights` as for `create_metric`, of every member. Raises UserError."""
     recipe, normalisation = read_ensemble(name)
     info = _info(name, recipe, normalisation)
-    members = [create_metric(member, device, random_weights=random_weights) for member, _ in recipe.members]
+    members = [create_metric(member, device, random_weights=random_weights) for member in recipe.names]
     if normalisation is not None and not random_weights:
         for member, statistics in zip(members, normalisation.members, strict=True):
             if member.identity != statistics.identity:
@@ -190,7 +193,7 @@ def read_ensemble(name: str) -> tuple[Recipe, Normalisation | None]:
 
 
 def _info(name: str, recipe: Recipe, normalisation: Normalisation | None) -> MetricInfo:
-    infos = [metric_info(member) for member, _ in recipe.members]
+    infos = [metric_info(member) for member in recipe.names]
     for info in infos:
         if info.refused:
             raise UserError(f"{name}: {info.name} cannot be used here: {info.refused}")

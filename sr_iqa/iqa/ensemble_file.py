@@ -28,7 +28,7 @@ from sr_iqa.config.yaml_text import read_document
 from sr_iqa.errors import UserError
 from sr_iqa.images import list_images
 
-from .ensemble import Normalisation, Statistics, ensemble_info, read_ensemble
+from .ensemble import Normalisation, Statistics, read_ensemble
 from .ensemble_text import Kind, Recipe, recipe
 from .metrics import create_metric
 from .scores import score_files
@@ -97,8 +97,11 @@ def normalise(name: str, inputs: Sequence[Path], path: Path, device: str | torch
     if path.suffix.lower() not in (".yml", ".yaml"):
         raise UserError(f"{path}: an ensemble's file must end in .yml")
     made, _ = read_ensemble(name)
-    names = [metric for metric, _ in made.members]
-    files = [file for entry in inputs for file in (list_images(entry) if Path(entry).is_dir() else [Path(entry)])]
+    names = list(made.names)
+    inputs = [entry.resolve() for entry in map(Path, inputs)]
+    if absent := next((entry for entry in inputs if not entry.exists()), None):
+        raise UserError(f"{absent}: there is no such file or folder")
+    files = [file for entry in inputs for file in (list_images(entry) if entry.is_dir() else [entry])]
     if len(files) < LEAST_IMAGES:
         raise UserError(f"{len(files)} reference images say too little about a metric; give at least {LEAST_IMAGES}")
     members = [create_metric(member, device) for member in names]
@@ -107,9 +110,8 @@ def normalise(name: str, inputs: Sequence[Path], path: Path, device: str | torch
         _statistics(member.name, member.identity, -column if member.lower_better else column)
         for member, column in zip(members, scores.T, strict=True)
     ]
-    images = f"{len(files)} images of {', '.join(entry.name for entry in map(Path, inputs))}, fingerprint {_fingerprint(files)}"
+    images = f"{len(files)} images of {', '.join(entry.name for entry in inputs)}, fingerprint {_fingerprint(files)}"
     _write(path, made, statistics, images)
-    ensemble_info(str(path))
     return f"{path}: {made.kind} of {', '.join(names)}, normalised by {images}"
 
 
@@ -132,7 +134,7 @@ def _fingerprint(files: Sequence[Path]) -> str:
 def _write(path: Path, made: Recipe, statistics: Sequence[Statistics], images: str) -> None:
     members = []
     for (metric, weight), entry in zip(made.members, statistics, strict=True):
-        numbers: dict[str, Any] = asdict(entry) | {"quantiles": [float(f"{value:.9g}") for value in entry.quantiles]}
+        numbers: dict[str, Any] = asdict(entry) | {"quantiles": list(entry.quantiles)}
         members.append({"metric": metric, "weight": weight, "statistics": numbers})
     data = {"kind": made.kind, "members": members, "images": images}
     with atomic_write(path) as temporary:

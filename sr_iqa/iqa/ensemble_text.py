@@ -17,7 +17,7 @@ MOST_MEMBERS = 8
 LONGEST = 400
 """Letters of an ensemble's text."""
 TRAINED = ".safetensors"
-_TERM = re.compile(r"\s*(?:(\d+(?:\.\d*)?|\.\d+)\s*\*\s*)?([^\s*,()]+)\s*")
+_TERM = re.compile(r"\s*(?:(-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*\*\s*)?([^\s*,()]+)\s*")
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.S)
 
 
@@ -28,6 +28,11 @@ class Recipe:
     kind: Kind
     members: tuple[tuple[str, float], ...]
     """(metric, weight), in order: names of the catalogue or files of trained metrics."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members without their weights."""
+        return tuple(name for name, _ in self.members)
 
 
 def is_trained(name: str) -> bool:
@@ -94,6 +99,8 @@ def _kind(word: str, text: str) -> Kind:
 def _term(text: str, whole: str) -> tuple[str, float]:
     """One member with its weight, 1 if none is written."""
     found = _TERM.fullmatch(text)
+    if not found and _CALL.fullmatch(text):
+        raise UserError(f"ensemble {whole!r}: its member {text.strip()} is an ensemble itself")
     if not found:
         raise UserError(f"ensemble {whole!r}: {text.strip()!r} is no metric, nor a weight and a metric such as 0.5*musiq")
     return found[2], float(found[1] or 1)

@@ -26,41 +26,65 @@ FLOOR = 0.5 / 255
 MAP_PX = 15
 SMALLEST_PX = 16
 STRIP_ROWS = 64
+SMOOTH_PX, SMOOTH = 5, 0.01
+"""Side of the windows, and their standard deviation of luma, below which places are equally smooth."""
 ALARM = 0.42
 """Against the output of a base network: 1 % of clean changes have more (docs/iqa.md). Against an enlarged LQ no such line can be drawn."""
 
 
-def noise(x: Tensor, base: Tensor) -> Tensor:
+def noise(x: Tensor, base: Tensor, weights: Tensor | None = None) -> Tensor:
     """The share of the change x - base that is structured noise: (N,) in 0..1, 0 = none, lower is better.
 
     With d the difference of the lumas, L d its Laplacian (of unit gain for white noise), and r(.) what is left of an image after the best
     5 x 5 filter on the base's luma has been taken away:
 
-        fine     = mean r(L d)^2 / mean d^2                 detail that the base does not explain
-        periodic = max_p mean (pattern_p of r(d))^2 / mean d^2      what repeats with a period of p = 2..8 px over 8 x 8 blocks
+        size     = mean d^2 + FLOOR^2                       so that rounding to 8 bits is no noise
+        fine     = mean r(L d)^2 / size                     detail that the base does not explain
+        periodic = max_p mean (pattern_p of r(d))^2 / size  what repeats with a period of p = 2..8 px over 8 x 8 blocks
         noise    = 1 - (1 - fine) (1 - periodic)            each cut to 0..1
 
-    A change as small as the rounding to 8 bits counts as none. True detail, grain and JPEG blocks raise it too, up to about a third.
+    True detail, grain and JPEG blocks raise it too, up to about a third.
 
     Args:
         x: images (N, 3, H, W), RGB in [0, 1], at least 16 pixels a side.
         base: the same images before, shaped alike.
+        weights: (N, H, W) of mean 1 for the means behind `fine`; all places weigh the same without.
 
     Raises:
         ValueError: shapes that differ.
         UserError: images that are too small.
     """
-    change, left, fine = _left(x, base)
-    total = change.square().mean((1, 2)) + FLOOR**2
+    change, left, detail = _left(x, base)
     repeated = torch.stack([_repeated(left, period) for period in PERIODS]).amax(0)
-    shares = [(part / total).clamp(0, 1) for part in (fine.square().mean((1, 2)), repeated)]
-    return 1 - (1 - shares[0]) * (1 - shares[1])
+    periodic = repeated / (change.square().mean((1, 2)) + FLOOR**2)
+    unexplained, total = (energy if weights is None else weights * energy for energy in (detail.square(), change.square()))
+    fine = unexplained.mean((1, 2)) / (total.mean((1, 2)) + FLOOR**2)
+    return 1 - (1 - fine.clamp(0, 1)) * (1 - periodic.clamp(0, 1))
+
+
+def noise_of_enlarged(x: Tensor, lq: Tensor, scale: int) -> Tensor:
+    """`noise` of outputs against their enlarged LQs, judged by smooth places: (N,) in 0..1.
+
+    True fine detail is not in the LQ either, but where the LQ is smooth there is little of it. So places weigh 1 / (v + SMOOTH^2)^2 in
+    `fine`, with v the variance of the enlarged LQ's luma around them.
+
+    Args:
+        x: outputs (N, 3, scale * h, scale * w), RGB in [0, 1].
+        lq: (N, 3, h, w).
+
+    Raises:
+        ValueError, UserError: as `noise`.
+    """
+    base = enlarged(lq, scale)
+    before = _luma(base)
+    mean, square = (_around(values, SMOOTH_PX) for values in (before, before.square()))
+    weights = 1 / ((square - mean.square()).clamp_min(0) + SMOOTH**2) ** 2
+    return noise(x, base, weights / weights.mean((1, 2), keepdim=True))
 
 
 def noise_map(x: Tensor, base: Tensor) -> Tensor:
     """Where the unexplained detail is: (N, H, W), its root mean square over windows of 15 px, in [0, 1]. Arguments as for `noise`."""
-    energy = _left(x, base)[2].square()
-    return F.avg_pool2d(energy[:, None], MAP_PX, 1, MAP_PX // 2, count_include_pad=False)[:, 0].sqrt()
+    return _around(_left(x, base)[2].square(), MAP_PX).sqrt()
 
 
 def enlarged(lq: Tensor, scale: int) -> Tensor:
@@ -74,12 +98,22 @@ def _left(x: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         raise ValueError(f"the noise measure compares images (N, 3, H, W) of one shape, got {tuple(x.shape)} and {tuple(base.shape)}")
     if min(x.shape[-2:]) < SMALLEST_PX:
         raise UserError(f"the noise measure needs images of at least {SMALLEST_PX} pixels a side, got {x.shape[-2]}x{x.shape[-1]}")
-    before, after = (torch.einsum("nchw,c->nhw", image.float(), image.new_tensor(LUMA, dtype=torch.float32)) for image in (base, x))
+    before, after = _luma(base), _luma(x)
     change = after - before
     kernel = change.new_tensor(LAPLACIAN)
     fine = F.conv2d(_padded(change, 1), (kernel / kernel.square().sum().sqrt())[None, None])[:, 0]
     left = torch.stack([_unexplained(torch.stack(pair), image) for *pair, image in zip(change, fine, before, strict=True)])
     return change, left[:, 0], left[:, 1]
+
+
+def _around(values: Tensor, side: int) -> Tensor:
+    """Means over windows around each pixel, (N, H, W) -> (N, H, W)."""
+    return F.avg_pool2d(values[:, None], side, 1, side // 2, count_include_pad=False)[:, 0]
+
+
+def _luma(images: Tensor) -> Tensor:
+    """(N, 3, H, W) -> (N, H, W)."""
+    return torch.einsum("nchw,c->nhw", images.float(), images.new_tensor(LUMA, dtype=torch.float32))
 
 
 def _unexplained(targets: Tensor, image: Tensor) -> Tensor:

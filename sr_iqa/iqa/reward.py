@@ -1,11 +1,11 @@
 """Rewards: differentiable no-reference metrics of the network's output, each a column of its own, higher is better.
 
-Q sees clamp(sr, 0, 1) in float32. There is no straight-through gradient: it would pay for pixels out of range.
+Q sees clamp(sr, 0, 1) in float32, or random views of it. There is no straight-through gradient: it would pay for pixels out of range.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,18 +15,66 @@ from sr_iqa.config.models import RewardOptions
 from sr_iqa.errors import UserError
 
 from .metrics import Metric, create_metric, list_metrics
+from .views import random_views
 
 
 class Rewards:
     """Name -> metric. Not an nn.Module: whatever holds it, Q stays frozen and in eval mode, and out of state dicts, DDP and EMA."""
 
-    def __init__(self, metrics: Iterable[Metric]) -> None:
+    def __init__(self, metrics: Iterable[Metric], options: Sequence[RewardOptions] = ()) -> None:
         self.metrics = {metric.name: metric for metric in metrics}
+        self.options = {option.metric: option for option in options}
 
     def __call__(self, sr: Tensor) -> dict[str, Tensor]:
         """Signed scores (N,) float32 per metric for sr (N, 3, H, W), RGB, not clamped; gradients flow to sr."""
         images = sr.float().clamp(0, 1)
         return {name: metric.signed(images) for name, metric in self.metrics.items()}
+
+    def terms(self, sr: Tensor, gt: Tensor, weights: Mapping[str, float]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What is logged and what is added to the loss, each a scalar by metric.
+
+        Args:
+            sr: outputs (N, 3, H, W), RGB, not clamped.
+            gt: their GTs, of the same shape, in [0, 1].
+            weights: lambda_Q of each metric at this step. One of weight 0 is only logged.
+        """
+        images, logged, terms = sr.float(), {}, {}
+        for name, metric in self.metrics.items():
+            weight, option = weights[name], self.options[name]
+            with torch.set_grad_enabled(weight > 0):
+                scores, counted = _seen(metric, option, images, gt)
+                logged[name] = scores.detach().mean()
+            if weight:
+                term = of_unit_length(counted.sum(), images) if option.normalise else counted.mean()
+                terms[name] = -weight * term
+        return logged, terms
+
+
+def _seen(metric: Metric, option: RewardOptions, sr: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
+    """Q of every output (N,), the mean over its views, and what of it counts."""
+    plain: list[Callable[[Tensor], Tensor]] = [lambda images: images]
+    scores, counted = [], []
+    for view in random_views(option.views, sr.shape[-2:]) if option.views else plain:
+        score = metric.signed(view(sr.clamp(0, 1)))
+        scores.append(score)
+        if option.clip == "gt":
+            with torch.no_grad():
+                limit = metric.signed(view(gt))
+            score = score.minimum(limit)
+        counted.append(score)
+    return torch.stack(scores).mean(0), torch.stack(counted).mean(0)
+
+
+def of_unit_length(total: Tensor, images: Tensor) -> Tensor:
+    """A scalar of value 0 with the direction of `total`'s gradient with respect to the images (N, 3, H, W).
+
+    Each image's gradient gets the length that the mean absolute error's has there. Each image by itself: a batch may be cut between
+    processes in any way. An image without gradient keeps none.
+    """
+    (gradient,) = torch.autograd.grad(total, images)
+    length = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
+    wanted = 1 / (len(images) * images[0].numel() ** 0.5)
+    return ((images - images.detach()) * gradient * (wanted / length.clamp_min(torch.finfo(length.dtype).tiny))).sum()
 
 
 def build_rewards(options: Sequence[RewardOptions], device: str | torch.device = "cpu") -> Rewards:
@@ -42,7 +90,7 @@ def build_rewards(options: Sequence[RewardOptions], device: str | torch.device =
     metrics = [create_metric(name, device) for name in names]
     for metric in metrics:
         require_differentiable(metric)
-    return Rewards(metrics)
+    return Rewards(metrics, options)
 
 
 def require_differentiable(metric: Metric) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,15 @@ from sr_iqa.atomic import atomic_write
 from sr_iqa.errors import DAMAGED_FILE, UserError
 
 from .afine import PREFIX as AFINE
-from .afine import build_afine
+from .afine import afine_info, build_afine
 from .catalog import CATALOG, MetricInfo
 from .metrics import BUILDERS, OWN, Metric, build_catalogued
+from .timm_networks import TIMM, create_timm, side_multiple
 from .weights import file_fingerprint
 
 SUFFIX = ".safetensors"
-TIMM = "timm:"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-FIXED = ("niqe", "ssimc")
+FIXED = ("niqe", "brisque", "ssimc")
 """Metrics of BUILDERS without weights that could be trained."""
 
 
@@ -51,7 +52,7 @@ class Header(BaseModel):
 class BackboneHead(nn.Module):
     """A timm backbone's pooled features and a linear head: (N, 3, H, W) RGB in [0, 1] -> (N,), higher is better, of no fixed range.
 
-    Vision transformers take any size that is a multiple of their patch (their position embedding is stretched).
+    Vision transformers take any size, too (timm_networks.py).
     """
 
     mean: Tensor
@@ -59,9 +60,7 @@ class BackboneHead(nn.Module):
 
     def __init__(self, backbone: str) -> None:
         super().__init__()
-        timm = _timm(backbone)
-        any_size = {"dynamic_img_size": True} if hasattr(timm.create_model(backbone, num_classes=0), "dynamic_img_size") else {}
-        self.backbone = timm.create_model(backbone, pretrained=False, num_classes=0, **any_size)
+        self.backbone = create_timm(backbone)
         self.head = nn.Linear(self.backbone.num_features, 1)
         settings = self.backbone.pretrained_cfg
         self.register_buffer("mean", torch.tensor(settings.get("mean", IMAGENET_MEAN)).view(3, 1, 1))
@@ -86,22 +85,39 @@ def build_network(architecture: str, start: str | Path = "random") -> nn.Module:
     Raises:
         UserError: no such network, or weights that are absent or do not fit.
     """
+    architecture_info(architecture)
     if architecture.startswith(AFINE):
         return build_afine(architecture, start)
-    timm, known = architecture.startswith(TIMM), CATALOG.get(architecture)
-    if not timm and (known is None or architecture in FIXED or not (known.files or architecture in BUILDERS)):
-        raise UserError(f"{architecture} is no network that can be trained: give a learned metric's name (`sr-iqa iqa list`) or {TIMM}NAME")
-    trained = _is_metric(start)
+    timm, trained = architecture.startswith(TIMM), _is_metric(start)
     other = None if trained or start in ("random", "catalogue") else Path(start)
     if timm and (other or start == "catalogue"):
         raise UserError(f"{architecture} starts from random weights or from a metric's file, not from {start}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         random_weights = trained or start == "random"
-        net = BackboneHead(architecture.removeprefix(TIMM)) if timm else build_catalogued(architecture, other, random_weights)
+        net = BackboneHead(architecture.removeprefix(TIMM)) if timm else _catalogued(architecture, other, random_weights)
     if trained:
         _fill(net, Path(start), architecture)
     return net.eval().requires_grad_(True)
+
+
+def architecture_info(architecture: str) -> MetricInfo:
+    """What is known of a network of `build_network` before it has been trained.
+
+    Raises UserError for a network that is not there, or has nothing to train.
+    """
+    if architecture.startswith(AFINE):
+        return afine_info(architecture)
+    if architecture.startswith(TIMM):
+        multiple = side_multiple(architecture.removeprefix(TIMM))
+        return MetricInfo(architecture, "NR", False, (-inf, inf), smallest=multiple, multiple=multiple)
+    info = CATALOG.get(architecture)
+    if info is None or architecture in FIXED or not (info.files or architecture in BUILDERS):
+        raise UserError(
+            f"{architecture} is no network that can be trained: give a learned metric's name (`sr-iqa iqa list`), {TIMM}NAME "
+            f"or {AFINE}MODE:BACKBONE"
+        )
+    return info
 
 
 def save_metric(path: Path, net: nn.Module, info: Mapping[str, Any]) -> None:
@@ -158,6 +174,15 @@ def read_header(path: Path) -> Header:
         raise UserError(f"{path} is no metric, or a damaged file: {error}") from error
 
 
+def _catalogued(name: str, weights: Path | None, random_weights: bool) -> nn.Module:
+    try:
+        return build_catalogued(name, weights, random_weights)
+    except (SafetensorError, *DAMAGED_FILE) as error:
+        if weights is None:
+            raise
+        raise UserError(f"{weights} does not hold the weights of {name}: {error}") from error
+
+
 def _is_metric(start: str | Path) -> bool:
     """Whether it is a file of `save_metric`, and not weights alone."""
     if Path(start).suffix != SUFFIX:
@@ -188,12 +213,3 @@ def _header(info: Any, path: Path) -> Header:
     if header.mode not in ("NR", "FR"):
         raise UserError(f"{path}: metric.mode is {header.mode!r}; expected NR or FR")
     return header
-
-
-def _timm(backbone: str) -> Any:
-    """The library, if it has this backbone: other names would make it look on a hub."""
-    import timm
-
-    if not timm.is_model(backbone):
-        raise UserError(f"timm has no backbone '{backbone}'; `timm.list_models()` has them all")
-    return timm

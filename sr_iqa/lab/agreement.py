@@ -5,7 +5,7 @@ The unit of chance is the scene (Pair.scene): intervals draw scenes with replace
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,14 +46,24 @@ class ThreeWay:
 
 
 @dataclass(frozen=True)
+class Group:
+    """One metric on the pairs of a group."""
+
+    share: Share | None
+    """2AFC accuracy; None where people prefer nobody."""
+    mos: Correlation | None
+    """With the opinion scores of the group's images."""
+
+
+@dataclass(frozen=True)
 class Agreement:
     """One metric on one manifest."""
 
     scored: Scored
     overall: Share | None
     """2AFC accuracy: pairs of which people prefer one (p_a not 0.5) and the metric the same one; equal scores count one half."""
-    groups: dict[str, Share]
-    """The same, within each group that has such pairs."""
+    groups: dict[str, Group]
+    """Every group but WHOLE, in the manifest's order."""
     votes: float | None
     """Mean share of the votes that the metric's choice got, where p_a has values between; no metric can exceed `votes_limit`."""
     votes_limit: float | None
@@ -69,16 +79,20 @@ def agreement(scored: Scored, manifest: Manifest, seed: int = 0) -> Agreement:
     p_a, scenes = probabilities(manifest.pairs), np.array([pair.scene for pair in manifest.pairs])
     names = np.array([pair.group for pair in manifest.pairs])
     whole = overall_pairs(manifest.pairs)
-    groups = {name: share(difference[names == name], p_a[names == name], scenes[names == name]) for name in sorted(set(names) - {""})}
+    groups = {}
+    for name in dict.fromkeys(pair.group for pair in manifest.pairs if pair.group not in ("", WHOLE)):
+        inside = names == name
+        mos = _with_mos(scored, manifest.mos, [pair for pair in manifest.pairs if pair.group == name])
+        groups[name] = Group(share(difference[inside], p_a[inside], scenes[inside]), mos)
     between = bool(np.any((p_a != 0) & (p_a != 1) & (p_a != 0.5)))
     return Agreement(
         scored=scored,
         overall=share(difference[whole], p_a[whole], scenes[whole]),
-        groups={name: entry for name, entry in groups.items() if entry is not None},
+        groups=groups,
         votes=float(votes_won(difference, p_a)[whole].mean()) if between else None,
         votes_limit=float(np.maximum(p_a, 1 - p_a)[whole].mean()) if between else None,
         three_way=_three_way(difference[whole], p_a[whole], scenes[whole], seed),
-        mos=_with_mos(scored, manifest),
+        mos=_with_mos(scored, manifest.mos, manifest.pairs),
     )
 
 
@@ -153,16 +167,17 @@ def _share(values: np.ndarray, scenes: np.ndarray) -> Share:
     return Share(float(values.mean()), interval, len(values), count)
 
 
-def _with_mos(scored: Scored, manifest: Manifest) -> Correlation | None:
-    if manifest.mos is None:
+def _with_mos(scored: Scored, mos: Mapping[Path, float] | None, pairs: Sequence[Pair]) -> Correlation | None:
+    """Over the images of these pairs that have an opinion score."""
+    if mos is None:
         return None
     scene_of: dict[Path, str] = {}
-    for pair in manifest.pairs:
+    for pair in pairs:
         scene_of.setdefault(pair.img_a, pair.scene)
         scene_of.setdefault(pair.img_b, pair.scene)
-    images = [image for image in scene_of if image in manifest.mos]
-    scores, mos = (np.array([values[image] for image in images]) for values in (scored.images, manifest.mos))
-    return correlate(scores, mos, [scene_of[image] for image in images])
+    images = [image for image in scene_of if image in mos]
+    scores, opinions = (np.array([values[image] for image in images]) for values in (scored.images, mos))
+    return correlate(scores, opinions, [scene_of[image] for image in images])
 
 
 def ranked(agreements: Sequence[Agreement]) -> list[Agreement]:

@@ -71,7 +71,7 @@ def fitted(scores: np.ndarray, mos: np.ndarray) -> np.ndarray:
 
 def _interval(scores: np.ndarray, mos: np.ndarray, scenes: Sequence[str]) -> Interval:
     _, index = np.unique(np.asarray(scenes), return_inverse=True)
-    members = [np.flatnonzero(index == scene) for scene in range(index.max() + 1)] if index.max() < 5000 else np.arange(len(index))[:, None]
+    members = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])  # the images of each scene
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     values = []
     for _ in range(DRAWS):

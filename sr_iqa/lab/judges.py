@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,7 @@ from .agreement import Agreement, agreement, ranked
 from .complementarity import Complementarity, complementarity
 from .foreign import read_all_foreign
 from .scoring import Scored, Scorer, Unusable, metric_names
-from .screening import Screening, screen
-
-TOGETHER = 2
-"""Metrics that a comparison takes at least."""
+from .screening import Score, Screening, screen
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,8 @@ class Request:
     best: int = 7
     seed: int = 0
     device: str = "cpu"
+    together: bool = False
+    """Complementarity is what is asked for: where it cannot be had, that is an error."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +64,10 @@ def judge(request: Request, say: Callable[[str], None] = print) -> Verdict:
     """
     if request.best < 1 or (request.screen is not None and request.screen < 1):
         raise UsageError("--screen and --best take numbers of at least 1")
-    manifest = read_manifest(request.manifest)
-    names, strict = metric_names(request.metrics) if request.metrics else ([], True)
-    if not names and not request.scores:
+    if not request.metrics and not request.scores:
         raise UsageError("nothing to judge: give --metrics, --scores, or both")
-    scorer = Scorer(request.manifest.absolute().parent, request.device, say)
-
-    def score(part: Manifest, only: Sequence[str] | None) -> tuple[list[Scored], list[Unusable]]:
-        scored, unusable = scorer.score(part, [name for name in names if only is None or name in only], strict)
-        foreign = read_all_foreign(request.scores, part, request.lower_better)
-        taken = {one.name for one in scored}
-        double = [one.name for one in foreign if one.name in taken]
-        if double:
-            raise UserError(f"two metrics are named {double[0]}; rename the column in the table of --scores")
-        return scored + [one for one in foreign if only is None or one.name in only], unusable
-
+    manifest = read_manifest(request.manifest)
+    score = _score(request, manifest, say)
     screening = screen(score, manifest, request.screen, request.best, request.seed) if request.screen else None
     if screening:
         judged, agreements, unusable = screening.test, screening.agreements, screening.unusable
@@ -89,7 +77,7 @@ def judge(request: Request, say: Callable[[str], None] = print) -> Verdict:
         agreements = tuple(ranked([agreement(one, manifest, request.seed) for one in scored]))
     if not agreements:
         raise UserError("no metric can be used" + "".join(f"\n  {entry.name}: {entry.reason}" for entry in unusable[:20]))
-    decided = any(entry.overall for entry in agreements)
+    comparable = len(agreements) > 1 and any(entry.overall for entry in agreements)
     order = [entry.scored for entry in agreements]
     return Verdict(
         manifest=judged,
@@ -97,9 +85,27 @@ def judge(request: Request, say: Callable[[str], None] = print) -> Verdict:
         agreements=agreements,
         unusable=tuple(unusable),
         screening=screening,
-        together=complementarity(order, judged, request.seed) if decided and len(order) >= TOGETHER else None,
+        together=complementarity(order, judged, request.seed) if comparable or request.together else None,
         provenance=_provenance(request, manifest),
     )
+
+
+def _score(request: Request, manifest: Manifest, say: Callable[[str], None]) -> Score:
+    """Scores parts of the manifest with the metrics that are asked for. Raises UserError for wrong tables, before any metric scores."""
+    names, strict = metric_names(request.metrics) if request.metrics else ([], True)
+    read_all_foreign(request.scores, manifest, request.lower_better)
+    scorer = Scorer(request.manifest.absolute().parent, request.device, say)
+
+    def score(part: Manifest, only: Collection[str] | None) -> tuple[list[Scored], list[Unusable]]:
+        scored, unusable = scorer.score(part, [name for name in names if only is None or name in only], strict)
+        foreign = read_all_foreign(request.scores, part, request.lower_better)
+        taken = {one.name for one in scored}
+        double = [one.name for one in foreign if one.name in taken]
+        if double:
+            raise UserError(f"two metrics are named {double[0]}; rename the column in the table of --scores")
+        return scored + [one for one in foreign if only is None or one.name in only], unusable
+
+    return score
 
 
 def _provenance(request: Request, manifest: Manifest) -> dict[str, Any]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sr_iqa.atomic import atomic_write
 
 from .agreement import Agreement, Share, overall_pairs
-from .complementarity import Complementarity
+from .complementarity import Complementarity, Team
+from .correlation import Correlation
 from .judges import Verdict
+from .screening import Screening
 
 COLUMNS = (
     *("metric", "identity", "mode", "lower_better", "asymmetric", "group", "pairs", "contents", "accuracy", "low", "high"),
@@ -49,17 +50,17 @@ def write_json(verdict: Verdict, path: Path) -> None:
 
 
 def write_csv(verdict: Verdict, path: Path) -> None:
-    """Writes a row for each metric and group; the group `(all)` is the whole, and has the figures that groups have not."""
+    """Writes a row for each metric and group; the group `(all)` is the whole, which alone has votes and three answers."""
     rows = []
     for entry in verdict.agreements:
         values = _agreement(entry)
         facts = {key: values[key] for key in ("identity", "mode", "lower_better", "asymmetric")}
         whole = {key: values[key] for key in ("votes", "votes_limit")}
         three = {"three_way": values["three_way"]["accuracy"], "threshold": values["three_way"]["threshold"]} if values["three_way"] else {}
-        shares = {"(all)": values["overall"], **values["groups"]}
-        for name, given in shares.items():
-            rest = {**whole, **three, **(values["mos"] or {})} if name == "(all)" else {}
-            rows.append({"metric": entry.scored.name, "group": name, **facts, **(given or {}), **rest})
+        parts = {"(all)": {"share": values["overall"], "mos": values["mos"]}, **values["groups"]}
+        for name, given in parts.items():
+            rest = {**whole, **three} if name == "(all)" else {}
+            rows.append({"metric": entry.scored.name, "group": name, **facts, **(given["share"] or {}), **rest, **(given["mos"] or {})})
     with atomic_write(path) as file, file.open("w", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -71,7 +72,8 @@ def text(verdict: Verdict) -> str:
     parts = [headline(verdict)]
     if verdict.screening:
         rows = [(row.name, percent(row.train), percent(row.test)) for row in verdict.screening.rows]
-        parts.append(_table(("metric", "screening", "the other scenes"), rows))
+        first, second = screening_pairs(verdict.screening)
+        parts.append(_table(("metric", f"2AFC %, screening ({first} pairs)", f"the other contents ({second})"), rows))
     parts.append(_table(*agreement_table(verdict)))
     parts += ["\n".join(_unusable(verdict))] if verdict.unusable else []
     return "\n\n".join(parts)
@@ -81,29 +83,46 @@ def _unusable(verdict: Verdict) -> list[str]:
     """A line for each reason, and the metrics that it holds for."""
     reasons: dict[str, list[str]] = {}
     for entry in verdict.unusable:
-        reasons.setdefault(entry.reason.replace(entry.name, "it"), []).append(entry.name)
+        alone = rf"(?<![\w+-]){re.escape(entry.name)}(?![\w+-])"
+        reasons.setdefault(re.sub(alone, "it", entry.reason), []).append(entry.name)
     return [f"not used ({reason}): {', '.join(names)}" for reason, names in reasons.items()]
 
 
 def together_text(verdict: Verdict) -> str:
-    """What the terminal shows of `iqa complement`."""
+    """What the terminal shows of `iqa complement`. Raises ValueError for a verdict without a comparison of metrics."""
     together = verdict.together
     if together is None:
-        return "one metric alone: nothing to compare"
-    rescue = [(name, str(errors), *(_share(x) for x in row)) for name, errors, row in zip(*_rows(together), strict=True)]
-    overlap = [(name, *(_number(x) for x in row)) for name, row in zip(together.names, together.jaccard, strict=True)]
+        raise ValueError("the verdict has no comparison of metrics")
+    names = together.names
+    rescue = [
+        (name, str(together.errors[k]), *(MISSING if j == k else _share(x) for j, x in enumerate(together.rescue[k])))
+        for k, name in enumerate(names)
+    ]
+    overlap = [(name, *(MISSING if j == k else _number(x) for j, x in enumerate(together.jaccard[k]))) for k, name in enumerate(names)]
     parts = [
         headline(verdict),
         f"Accuracy in % of the column's metric where the row's errs, of {together.pairs} pairs:",
-        _table(("metric", "errors", *together.names), rescue),
+        _table(("metric", "errors", *names), rescue),
         "Errors in common / errors of either (Jaccard):",
-        _table(("metric", *together.names), overlap),
+        _table(("metric", *names), overlap),
     ]
     if together.teams:
-        rows = [(" + ".join(t.names), "" if len(t.names) == 1 else t.rule, f"{100 * t.train:.1f}", percent(t.test)) for t in together.teams]
+        rows = [(*team_words(team), f"{100 * team.train:.1f}", percent(team.test), interval(team.test)) for team in together.teams]
         parts += [f"The best, chosen on {together.train_scenes} contents and tested on the others:"]
-        parts += [_table(("metrics", "rule", "chosen on", "tested on"), rows)]
+        parts += [_table(("metrics", "rule", "chosen on", "tested on", "95 %"), rows)]
+    parts += ["\n".join(_unusable(verdict))] if verdict.unusable else []
     return "\n\n".join(parts)
+
+
+def team_words(team: Team) -> tuple[str, str]:
+    """A team's metrics and rule, as tables show them."""
+    return " + ".join(team.names), team.rule if len(team.names) > 1 else "alone"
+
+
+def screening_pairs(screening: Screening) -> tuple[int, int]:
+    """How many pairs the figures of the two phases are of."""
+    first, second = (int(overall_pairs(part.pairs).sum()) for part in (screening.train, screening.test))
+    return first, second
 
 
 def headline(verdict: Verdict) -> str:
@@ -118,7 +137,7 @@ def headline(verdict: Verdict) -> str:
 def agreement_table(verdict: Verdict) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """(heads, rows of texts): metric, mode, 2AFC in % with its interval, groups, and what else there is."""
     entries = verdict.agreements
-    groups = list(dict.fromkeys(name for entry in entries for name in entry.groups))
+    groups = list(entries[0].groups)
     votes, three, mos = (any(getattr(entry, key) is not None for entry in entries) for key in ("votes", "three_way", "mos"))
     limit = next((entry.votes_limit for entry in entries if entry.votes_limit is not None), None)
     heads = ("metric", "mode", "2AFC %", "95 %", *groups)
@@ -127,7 +146,7 @@ def agreement_table(verdict: Verdict) -> tuple[tuple[str, ...], list[tuple[str, 
     rows = []
     for entry in entries:
         row = (entry.scored.name, mode(entry), percent(entry.overall), interval(entry.overall))
-        row += tuple(percent(entry.groups.get(name)) for name in groups)
+        row += tuple(percent(entry.groups[name].share) for name in groups)
         row += ((_share(entry.votes),) if votes else ()) + ((percent(entry.three_way and entry.three_way.share),) if three else ())
         row += tuple(_number(getattr(entry.mos, key) if entry.mos else None) for key in ("srcc", "krcc", "plcc")) if mos else ()
         rows.append(row)
@@ -144,7 +163,8 @@ def percent(share: Share | None) -> str:
 
 
 def interval(share: Share | None) -> str:
-    return f"{100 * share.interval.low:.1f}..{100 * share.interval.high:.1f}" if share else MISSING
+    """In %; of a single content nothing is known of others."""
+    return f"{100 * share.interval.low:.1f}..{100 * share.interval.high:.1f}" if share and share.scenes > 1 else MISSING
 
 
 def _share(value: float | None) -> str:
@@ -164,10 +184,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _rows(together: Complementarity) -> tuple[Sequence[str], Sequence[int], np.ndarray]:
-    return together.names, together.errors, together.rescue
-
-
 def _share_dict(share: Share | None) -> dict[str, Any] | None:
     if share is None:
         return None
@@ -177,24 +193,28 @@ def _share_dict(share: Share | None) -> dict[str, Any] | None:
     }
 
 
+def _mos_dict(mos: Correlation | None) -> dict[str, Any] | None:
+    if mos is None:
+        return None
+    return {
+        **{"srcc": mos.srcc, "srcc_low": mos.srcc_interval.low, "srcc_high": mos.srcc_interval.high, "krcc": mos.krcc},
+        **{"plcc": mos.plcc, "plcc_plain": mos.plcc_plain, "images": mos.images},
+    }
+
+
 def _agreement(entry: Agreement) -> dict[str, Any]:
-    scored, three, mos = entry.scored, entry.three_way, entry.mos
+    scored, three = entry.scored, entry.three_way
     return {
         "identity": scored.identity,
         "mode": scored.mode,
         "lower_better": scored.lower_better,
         "asymmetric": scored.asymmetric,
         "overall": _share_dict(entry.overall),
-        "groups": {name: _share_dict(share) for name, share in entry.groups.items()},
+        "groups": {name: {"share": _share_dict(group.share), "mos": _mos_dict(group.mos)} for name, group in entry.groups.items()},
         "votes": entry.votes,
         "votes_limit": entry.votes_limit,
         "three_way": {**(_share_dict(three.share) or {}), "threshold": three.threshold, "train_accuracy": three.train} if three else None,
-        "mos": {
-            **{"srcc": mos.srcc, "srcc_low": mos.srcc_interval.low, "srcc_high": mos.srcc_interval.high, "krcc": mos.krcc},
-            **{"plcc": mos.plcc, "plcc_plain": mos.plcc_plain, "images": mos.images},
-        }
-        if mos
-        else None,
+        "mos": _mos_dict(entry.mos),
     }
 
 
@@ -202,7 +222,8 @@ def _screening(verdict: Verdict) -> dict[str, Any] | None:
     if verdict.screening is None:
         return None
     rows = {row.name: {"train": _share_dict(row.train), "test": _share_dict(row.test)} for row in verdict.screening.rows}
-    return {"train_pairs": len(verdict.screening.train.pairs), "test_pairs": len(verdict.screening.test.pairs), "metrics": rows}
+    train, test = screening_pairs(verdict.screening)
+    return {"train_pairs": train, "test_pairs": test, "metrics": rows}
 
 
 def _together(together: Complementarity) -> dict[str, Any]:

@@ -28,26 +28,40 @@ Key = tuple[str, str]
 Opinions = tuple[float, ...]
 
 
+class TableError(UserError):
+    """A table of scores that cannot be read or written; the message starts with its path."""
+
+
 class ScoreTable:
-    """The table of a folder. Scores of files that have changed since, or of other weights, are not found in it, and stay."""
+    """The table of a folder. Scores of files that have changed since, or of other weights, are not found in it, and stay.
+
+    Two processes may write at the same time; then scores may be lost, and are computed again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self._parts = folder / f"{NAME}.parts"
 
     def read(self, identity: str) -> dict[Key, Opinions]:
-        """The scores of a metric. Raises UserError for a damaged table."""
+        """The scores of a metric. Raises TableError for a damaged table."""
         rows = (row for file in self._files() for row in _read(file, identity).to_pylist())
         return {(row["image"], row["ref"]): tuple(row["opinions"]) for row in rows}
 
     @contextmanager
     def writing(self, identity: str) -> Iterator[Scribe]:
-        """Takes new scores of a metric; joined into the table at the end, kept as parts where the block is left by an error or a kill."""
+        """Takes new scores of a metric; joined into the table at the end, kept as parts where the block is left by an error or a kill.
+
+        Raises TableError, before anything is computed, where nothing can be written.
+        """
+        with _told(self._parts):
+            self._parts.mkdir(parents=True, exist_ok=True)
         scribe = Scribe(self._parts, identity)
         try:
             yield scribe
         finally:
             scribe.save()
+            with suppress(OSError):
+                self._parts.rmdir()  # if it is empty
         self._join()
 
     def _files(self) -> list[Path]:
@@ -105,8 +119,19 @@ def _hash(path: Path) -> str:
 def _write(path: Path, table: Any) -> None:
     from pyarrow import parquet
 
-    with atomic_write(path) as file:
+    with _told(path), atomic_write(path) as file:
         parquet.write_table(table, file)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TableError(
+            f"{path}: scores cannot be kept here ({error.strerror or error}); they lie beside the manifest, which may be in any folder of"
+            " yours: `sr-iqa iqa import ... -o FOLDER/manifest.csv`, or a copy whose first line is `# root: FOLDER OF THE IMAGES`"
+        ) from error
 
 
 def _read(path: Path, identity: str | None = None) -> Any:
@@ -120,7 +145,7 @@ def _read(path: Path, identity: str | None = None) -> Any:
         return table
     except (OSError, ValueError, LookupError, MemoryError, NotImplementedError) as error:  # pyarrow's own errors are among these
         words = str(error).partition("\n")[0][:200]
-        raise UserError(f"{path} is no table of scores, or a damaged one ({words}); delete it, and its images are scored again") from error
+        raise TableError(f"{path} is no table of scores, or a damaged one ({words}); delete it, and its images are scored again") from error
 
 
 def _schema() -> Any:

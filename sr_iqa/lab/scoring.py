@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sr_iqa.errors import UserError
+from sr_iqa.errors import UsageError, UserError
 from sr_iqa.images import ImageError, read_image_lenient, to_tensor
 from sr_iqa.iqa.ensemble_text import split_names
 from sr_iqa.iqa.judging import apart, judged
-from sr_iqa.iqa.metrics import Metric, create_metric, list_metrics
+from sr_iqa.iqa.metrics import Metric, create_metric, list_metrics, metric_info
+from sr_iqa.iqa.weights import require
 from sr_iqa.preferences.manifest import Manifest
 
-from .score_table import Key, Opinions, ScoreTable, hashes
+from .score_table import Key, Opinions, ScoreTable, TableError, hashes
 
 ALL = "all"
 SYMMETRY_TOLERANCE = 1e-4
@@ -69,8 +70,11 @@ class Scorer:
             strict: a metric that cannot be built is an error, not a reason.
 
         Raises:
-            UserError: an image or the table of scores cannot be read; with `strict`, a metric cannot be built.
+            UserError: an image cannot be read, or the table of scores not be read or written; with `strict`, a metric cannot be built.
         """
+        if strict:  # a name that is misspelt, or without weights, is told before the first metric scores
+            for name in names:
+                require(name, metric_info(name).files)
         self._hash(manifest)
         scored, unusable = [], []
         for name in names:
@@ -81,10 +85,9 @@ class Scorer:
                     raise
                 unusable.append(Unusable(name, str(error).partition("\n")[0].partition("; run `")[0]))
                 continue
-            known = self._table.read(metric.identity)
             try:
-                scored.append(self._score(manifest, metric, name, known))
-            except (ImageError, OSError):  # the data or the disk, not the metric
+                scored.append(self._score(manifest, metric, name))
+            except (ImageError, TableError):  # the data or the disk, not the metric
                 raise
             except Exception as error:  # whatever a metric trips over; the others go on
                 words = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -96,11 +99,12 @@ class Scorer:
         refs = [pair.ref for pair in manifest.pairs if pair.ref is not None]
         self._hashes |= hashes(path for path in (*manifest.images, *refs) if path not in self._hashes)
 
-    def _score(self, manifest: Manifest, metric: Metric, name: str, known: dict[Key, Opinions]) -> Scored:
+    def _score(self, manifest: Manifest, metric: Metric, name: str) -> Scored:
         if metric.mode == "FR" and any(pair.ref is None for pair in manifest.pairs):
             without = sum(pair.ref is None for pair in manifest.pairs)
             raise UserError(f"{metric.name} needs references, and {without} of {len(manifest.pairs)} pairs have none")
         jobs = self._jobs(manifest, metric.mode == "FR")
+        known = self._table.read(metric.identity)
         self._complete(known, metric, jobs)
         keys = [(self._key(pair.img_a, pair.ref, metric), self._key(pair.img_b, pair.ref, metric)) for pair in manifest.pairs]
         opinions = torch.tensor([[known[a], known[b]] for a, b in keys], dtype=torch.float64)  # (P, 2, K)
@@ -131,9 +135,9 @@ class Scorer:
             for image in (pair.img_a, pair.img_b):
                 if pair.ref is not None:
                     jobs.setdefault((self._hashes[image], self._hashes[pair.ref]), (image, pair.ref))
-        turned = next(((key, job) for key, job in jobs.items() if key[0] != key[1]), None)
-        if turned:
-            jobs.setdefault((turned[0][1], turned[0][0]), (turned[1][1] or turned[1][0], turned[1][0]))
+        for (image_hash, ref_hash), (image, ref) in jobs.items():
+            if image_hash != ref_hash and ref is not None:
+                return {**jobs, (ref_hash, image_hash): (ref, image)}
         return jobs
 
     def _complete(self, known: dict[Key, Opinions], metric: Metric, jobs: Mapping[Key, tuple[Path, Path | None]]) -> None:
@@ -154,17 +158,18 @@ class Scorer:
                     raise UserError(f"{metric.name} gives {opinions[0]} for {jobs[key][0]}")
                 known[key] = opinions
                 scribe.add(key, opinions)
-        self._say(f"{metric.name}: {len(todo)} of {len(jobs)} scored in {time.monotonic() - start:.1f} s, the others were known")
+        before = f", {len(jobs) - len(todo)} were known" if len(todo) < len(jobs) else ""
+        self._say(f"{metric.name}: {len(todo)} images scored in {time.monotonic() - start:.1f} s{before}")
 
 
 def metric_names(text: str) -> tuple[list[str], bool]:
-    """(names, whether each must work) of "musiq, min(nano, niqe)", or of `all`."""
-    if text.strip() == ALL:
-        return [info.name for info in list_metrics()], False
-    names = list(dict.fromkeys(split_names(text)))
+    """(names, whether each must work) of "musiq, min(nano, niqe)", of `all`, or of "all, min(nano, niqe)"; each once."""
+    names = split_names(text)
     if not names:
-        raise UserError("no metric: --metrics takes names with commas between them, or all")
-    return names, True
+        raise UsageError("no metric: --metrics takes names with commas between them, or all")
+    if ALL in names:
+        return list(dict.fromkeys([info.name for info in list_metrics()] + [name for name in names if name != ALL])), False
+    return list(dict.fromkeys(names)), True
 
 
 def _read(job: tuple[Path, Path | None]) -> list[np.ndarray]:

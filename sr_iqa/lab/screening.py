@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from sr_iqa.preferences.manifest import Manifest
 from .agreement import Agreement, Share, agreement, overall_pairs, ranked
 from .scoring import Scored, Unusable
 
-Score = Callable[[Manifest, Sequence[str] | None], tuple[list[Scored], list[Unusable]]]
+Score = Callable[[Manifest, Collection[str] | None], tuple[list[Scored], list[Unusable]]]
 """Scores a manifest with the metrics of these names, or with all that there are."""
 
 

@@ -29,12 +29,13 @@ class PairLoss(nn.Module):
 class FidelityLoss(PairLoss):
     """1 - sqrt(p g) - sqrt((1 - p)(1 - g)), where p = Phi(difference / sqrt 2) is Thurstone's probability and g people's (A-FINE, UNIQUE).
 
-    Qualities are normal with standard deviation 1 each, hence the root. 0 where p = g, at most 1.
+    Qualities are normal with standard deviation 1 each, hence the root. 0 where p = g, at most 1: where Q is wrong by many units the loss
+    is flat, and such pairs teach little.
     """
 
     def forward(self, difference: Tensor, p_a: Tensor) -> Tensor:
         z = difference / self.unit / 2**0.5
-        # sqrt(Phi(z)) by its logarithm: exact, and with a gradient, however wrong the metric is.
+        # sqrt(Phi(z)) by its logarithm: exact, and with a finite gradient, however wrong the metric is.
         p, q = (torch.special.log_ndtr(side).mul(0.5).exp() for side in (z, -z))
         return (1 - p * p_a.sqrt() - q * (1 - p_a).sqrt()).mean()
 

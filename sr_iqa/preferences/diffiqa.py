@@ -7,14 +7,15 @@ from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
-from sr_iqa.data.gtset import NEGATIVE, POSITIVE, SIMILAR, Problem
-from sr_iqa.data.layouts import _read_labels  # pyright: ignore[reportPrivateUsage]
+from sr_iqa.data.gtset import NEGATIVE, POSITIVE, SIMILAR, Problem, effective_label
+from sr_iqa.data.layouts import read_labels
 from sr_iqa.errors import UserError
 from sr_iqa.images import list_images
 
-from .found import Found, subfolders, text_lines
+from .found import Found, subfolders
 from .hggt import P_ENHANCED, Votes, layout_root, probability
 from .manifest import Pair, checked_name, number
+from .texts import text_lines
 
 _LETTER = {POSITIVE: "P", SIMILAR: "S", NEGATIVE: "N"}
 
@@ -43,7 +44,7 @@ def read_diffiqa(root: Path, votes: Votes = "majority", derived: bool = False) -
         for folder in folders:
             image = folder / f"{original.stem}_{folder.name}{original.suffix}"
             try:
-                words = tuple(_read_labels(a / folder.name / f"{image.stem}.json", [folder.name])[0] for a in annotators)
+                words = tuple(read_labels(a / folder.name / f"{image.stem}.json", [folder.name])[0] for a in annotators)
             except (OSError, ValueError) as error:
                 where, message = _blame(error, annotators, folder.name, image.stem)
                 problems.append(Problem(where, message, original.stem))
@@ -51,7 +52,7 @@ def read_diffiqa(root: Path, votes: Votes = "majority", derived: bool = False) -
             if len(words) > 1 and len(set(words)) == len(words):
                 dropped["all annotators differ"] += 1
                 continue
-            label = Counter(words).most_common(1)[0][0]
+            label = effective_label(words)
             judged.append((image, label))
             facts = {"ref": original, "votes": len(words), "content": content_of(original.stem)}
             pairs.append(Pair(image, original, probability(words, votes), group=f"{_LETTER[label]}YY", **facts))
@@ -105,7 +106,7 @@ def _blame(error: OSError | ValueError, annotators: list[Path], folder: str, ste
     for annotator in annotators:
         path = annotator / folder / f"{stem}.json"
         try:
-            _read_labels(path, [folder])
+            read_labels(path, [folder])
         except FileNotFoundError:
             return path, "missing label file"
         except (OSError, ValueError) as own:

@@ -1,4 +1,4 @@
-"""What a reader of preferences hands back, and what readers share: text files, names of images, the check that images are there."""
+"""What a reader of preferences hands back, and what readers share: folders, names of images, the check that images are there."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from sr_iqa.errors import UserError
 from sr_iqa.images import SUFFIXES
 
 from .manifest import Pair
-
-MAX_TEXT_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -41,17 +39,6 @@ def with_images(found: Found) -> Found:
             kept.append(pair)
     problems = [Problem(image, f"missing image ({costs[image]} pairs)") for image in sorted(costs)]
     return replace(found, pairs=kept, problems=(*found.problems, *problems))
-
-
-def text_lines(path: Path) -> list[tuple[int, str]]:
-    """(line number, line) of a UTF-8 text file, without empty lines. Raises UserError where it cannot be read."""
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_TEXT_BYTES:  # a pipe would be waited for
-            raise UserError(f"{path}: no such file, or one of more than {MAX_TEXT_BYTES >> 20} MiB")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -21,11 +21,12 @@ from typing import Any
 from sr_iqa.atomic import atomic_write
 from sr_iqa.errors import UserError
 
+from .texts import read_text
+
 NEEDED = ("img_a", "img_b", "p_a")
 COLUMNS = (*NEEDED, "ref", "group", "votes", "content", "mos_a", "mos_b")
 SUFFIXES = (".csv", ".parquet")
 _ROOT_COMMENT = "# root:"
-_MAX_CSV_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def read_manifest(path: Path | str, check_images: bool = True) -> Manifest:
     `check_images` is False), one image with two opinion scores.
     """
     path = Path(path)
-    root, numbered = _read_parquet(path) if _kind(path) == ".parquet" else _read_csv(path)
+    root, numbered = _read_parquet(path) if file_kind(path) == ".parquet" else _read_csv(path)
     pairs: list[Pair] = []
     mos: dict[Path, float] = {}
     seen: set[Path] = set()
@@ -115,7 +116,7 @@ def write_manifest(path: Path | str, manifest: Manifest) -> None:
     then names; an image outside of both keeps its absolute path.
     """
     path = Path(path)
-    kind, folder = _kind(path), Path(os.path.abspath(path)).parent
+    kind, folder = file_kind(path), Path(os.path.abspath(path)).parent
     images = {path for pair in manifest.pairs for path in (pair.img_a, pair.img_b, pair.ref) if path}
     below = all(os.path.abspath(image).startswith(os.path.join(folder, "")) for image in images)
     root = folder if below else Path(os.path.abspath(manifest.root))
@@ -149,7 +150,8 @@ def number(text: Any, column: str) -> float:
     return value
 
 
-def _kind(path: Path) -> str:
+def file_kind(path: Path) -> str:
+    """.csv or .parquet. Raises UserError for another suffix."""
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: a manifest is a file .csv or .parquet")
     return path.suffix.lower()
@@ -185,23 +187,17 @@ def _check_files(pair: Pair, seen: set[Path]) -> None:
 
 
 def _read_csv(path: Path) -> tuple[Path, Iterable[tuple[str, dict[str, Any]]]]:
-    try:
-        if not path.is_file() or path.stat().st_size > _MAX_CSV_BYTES:
-            raise UserError(f"{path}: no such file, or one of more than {_MAX_CSV_BYTES >> 20} MiB (write it as .parquet)")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    root, first = path.parent, 1
+    text, root, first = read_text(path), path.parent, 1
     if text.startswith(_ROOT_COMMENT):
         comment, _, text = text.partition("\n")
         root, first = root / comment.removeprefix(_ROOT_COMMENT).strip(), 2
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    columns = _checked_columns(next(reader, []), path)
-    return root, _csv_rows(reader, columns, path, first)
+    return root, _csv_rows(reader, path, first)
 
 
-def _csv_rows(reader: Any, columns: list[str], path: Path, first: int) -> Iterable[tuple[str, dict[str, Any]]]:
+def _csv_rows(reader: Any, path: Path, first: int) -> Iterable[tuple[str, dict[str, Any]]]:
     try:
+        columns = _checked_columns(next(reader, []), path)
         for cells in reader:
             name = f"line {reader.line_num + first - 1}"
             if len(cells) != len(columns):

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from sr_iqa.data.gtset import Problem
 from sr_iqa.errors import UserError
 
-from .found import Found, ImageIndex, subfolders, text_lines
+from .found import Found, ImageIndex, subfolders
 from .manifest import number
-from .mos_pairs import PairRule, Rated, in_blocks, pairs_of
+from .mos_pairs import TOO_CLOSE, Line, PairRule, Rated, in_blocks, pairs_of, read_rated
+from .texts import csv_table, text_lines
 
 KONIQ_BLOCK = 20
 """Images of KonIQ that pairs are drawn from together: its images show scenes of their own."""
-Line = tuple[Path, int, list[str]]
-"""A list, the number of a line in it, and the line's values."""
 
 
 def read_kadid(root: Path, rule: PairRule) -> Found:
     """`dmos.csv` (dist_img,ref_img,dmos,var; a higher dmos is better) and `images/`, distorted and reference images together."""
     index = ImageIndex([_folder(root, "images")])
     lines = _table(_file(root, "dmos.csv"), ["dist_img", "ref_img", "dmos"])
-    return _found(lines, lambda cells: _rated(index[cells[0]], cells[2], index[cells[1]]), rule)
+    return _found(*read_rated(lines, lambda cells: _rated(index[cells[0]], cells[2], index[cells[1]])), rule)
 
 
 def read_pipal(root: Path, rule: PairRule) -> Found:
@@ -40,7 +38,7 @@ def read_pipal(root: Path, rule: PairRule) -> Found:
         return _rated(image, cells[1], index[f"{image.stem.partition('_')[0]}{image.suffix}"])
 
     lines = ((file, n, line.split(",")) for file in sorted(folder.glob("*.txt")) for n, line in text_lines(file))
-    return _found(_wide(lines, 2), rated, rule)
+    return _found(*read_rated(_wide(lines, 2), rated), rule)
 
 
 def read_tid2013(root: Path, rule: PairRule) -> Found:
@@ -52,7 +50,8 @@ def read_tid2013(root: Path, rule: PairRule) -> Found:
     def rated(cells: list[str]) -> Rated:
         return _rated(images[cells[1]], cells[0], refs[cells[1].partition("_")[0] + Path(cells[1]).suffix])
 
-    return _found(_wide(((file, n, line.split()) for n, line in text_lines(file)), 2), rated, rule)
+    lines = ((file, n, line.split()) for n, line in text_lines(file))
+    return _found(*read_rated(_wide(lines, 2), rated), rule)
 
 
 def read_koniq(root: Path, rule: PairRule, mos_column: str = "MOS", block: int = KONIQ_BLOCK) -> Found:
@@ -65,33 +64,14 @@ def read_koniq(root: Path, rule: PairRule, mos_column: str = "MOS", block: int =
         raise UserError(f"{root}: no koniq10k_scores_and_distributions.csv in it")
     folders = [path for path in sorted(root.rglob("*")) if path.is_dir() and re.fullmatch(r"1024x768|512x384", path.name)]
     index = ImageIndex(folders[:1] or [root])
-    problems: list[Problem] = []
-    scores: list[tuple[Path, float]] = []
-    for file, n, cells in _table(files[0], ["image_name", mos_column]):
-        try:
-            scores.append((index[cells[0]], number(cells[1], mos_column)))
-        except ValueError as error:
-            problems.append(Problem(file, f"line {n}: {error}"))
-    pairs, close = pairs_of(in_blocks(scores, block, rule.seed), rule)
-    return Found(pairs, dict(scores), tuple(problems), Counter({"scores too close": close}))
+    lines = _table(files[0], ["image_name", mos_column])
+    rated, problems = read_rated(lines, lambda cells: Rated(index[cells[0]], number(cells[1], mos_column), content=""))
+    return _found(in_blocks(rated, block, rule.seed), problems, rule)
 
 
-def _found(lines: Iterator[Line], rated: Callable[[list[str]], Rated], rule: PairRule) -> Found:
-    entries: list[Rated] = []
-    problems: list[Problem] = []
-    seen: set[Path] = set()
-    for file, n, cells in lines:
-        try:
-            entry = rated(cells)
-            if entry.image in seen:
-                raise ValueError(f"{entry.image.name} is there twice")
-        except ValueError as error:
-            problems.append(Problem(file, f"line {n}: {error}"))
-        else:
-            seen.add(entry.image)
-            entries.append(entry)
-    pairs, close = pairs_of(entries, rule)
-    return Found(pairs, {entry.image: entry.mos for entry in entries}, tuple(problems), Counter({"scores too close": close}))
+def _found(rated: list[Rated], problems: list[Problem], rule: PairRule) -> Found:
+    pairs, close = pairs_of(rated, rule)
+    return Found(pairs, {entry.image: entry.mos for entry in rated}, tuple(problems), Counter({TOO_CLOSE: close}))
 
 
 def _rated(image: Path, score: str, ref: Path) -> Rated:
@@ -105,18 +85,12 @@ def _wide(lines: Iterator[Line], least: int) -> Iterator[Line]:
 
 def _table(file: Path, columns: list[str]) -> Iterator[Line]:
     """The named columns of a CSV file. Raises UserError where one is missing."""
-    lines = text_lines(file)
-    rows = csv.reader(line for _, line in lines)
-    try:
-        head = [cell.strip() for cell in next(rows, [])]
-        missing = [column for column in columns if column not in head]
-        if missing:
-            raise UserError(f"{file}: no column {', '.join(missing)} (found: {', '.join(head)[:200]})")
-        places = [head.index(column) for column in columns]
-        for (n, _), row in zip(lines[1:], rows, strict=True):
-            yield file, n, [row[place].strip() if place < len(row) else "" for place in places]
-    except (csv.Error, ValueError) as error:  # a quoted line break among them
-        raise UserError(f"{file}: no plain CSV table ({error})") from error
+    head, rows = csv_table(file)
+    missing = [column for column in columns if column not in head]
+    if missing:
+        raise UserError(f"{file}: no column {', '.join(missing)} (found: {', '.join(head)[:200]})")
+    places = [head.index(column) for column in columns]
+    return ((file, n, [row[place] if place < len(row) else "" for place in places]) for n, row in rows)
 
 
 def _file(root: Path, name: str) -> Path:

@@ -1,15 +1,22 @@
-"""From opinion scores to pairs: two images of one scene, the higher score is the better image."""
+"""From lists of opinion scores to pairs: two images of one scene, the higher score is the better image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
+from sr_iqa.data.gtset import Problem
+
 from .manifest import Pair
+
+TOO_CLOSE = "scores too close"
+"""Why a pair of scores is left out."""
+Line = tuple[Path, int, list[str]]
+"""A list, the number of a line in it, and the line's values."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,20 @@ class PairRule:
     seed: int = 0
 
 
+def read_rated(lines: Iterable[Line], rated: Callable[[list[str]], Rated]) -> tuple[list[Rated], list[Problem]]:
+    """What `rated` makes of the lines' values, and the lines that are wrong: it raises ValueError, or the image had a line before."""
+    entries: dict[Path, Rated] = {}
+    problems: list[Problem] = []
+    for file, n, cells in lines:
+        try:
+            entry = rated(cells)
+            if entries.setdefault(entry.image, entry) is not entry:
+                raise ValueError(f"{entry.image.name} is there twice")
+        except ValueError as error:
+            problems.append(Problem(file, f"line {n}: {error}"))
+    return list(entries.values()), problems
+
+
 def pairs_of(rated: Sequence[Rated], rule: PairRule, group: str = "") -> tuple[list[Pair], int]:
     """(pairs, how many were left out for too small a gap). Equal scores give p_a 0.5; scenes and pairs keep their order."""
     scenes: dict[str, list[Rated]] = {}
@@ -51,17 +72,16 @@ def pairs_of(rated: Sequence[Rated], rule: PairRule, group: str = "") -> tuple[l
     return pairs, close
 
 
-def in_blocks(scores: Iterable[tuple[Path, float]], size: int, seed: int) -> list[Rated]:
+def in_blocks(rated: Sequence[Rated], size: int, seed: int) -> list[Rated]:
     """Images of scenes of their own, in random blocks that stand for contents: pairs are drawn within a block, so that no image is in two.
 
     Raises ValueError for blocks of less than two.
     """
     if size < 2:
         raise ValueError(f"blocks of {size} give no pairs")
-    scores = list(scores)
-    order = np.random.default_rng(seed).permutation(len(scores))
-    blocks = max(1, len(scores) // size)  # the last ones are larger: no image is alone
-    return [Rated(*scores[i], content=f"block {place % blocks:05d}") for place, i in enumerate(order)]
+    order = np.random.default_rng(seed).permutation(len(rated))
+    blocks = max(1, len(rated) // size)  # some are larger than `size`: no image is alone
+    return [replace(rated[i], content=f"block {place % blocks:05d}") for place, i in enumerate(order)]
 
 
 def _drawn(pairs: list[tuple[Rated, Rated]], most: int | None, rng: np.random.Generator) -> list[tuple[Rated, Rated]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,7 +13,7 @@ from sr_iqa.errors import UsageError, UserError
 from .diffiqa import read_diffiqa, read_triplets
 from .found import Found, with_images
 from .hggt import Votes, read_hggt
-from .manifest import Manifest, write_manifest
+from .manifest import Manifest, file_kind, write_manifest
 from .mos_lists import KONIQ_BLOCK, read_kadid, read_koniq, read_pipal, read_tid2013
 from .mos_pairs import PairRule
 from .sriqa import read_sriqa
@@ -66,6 +66,16 @@ KINDS: Mapping[str, Callable[[Path, ImportOptions], Found]] = {
     "koniq": lambda root, o: read_koniq(root, _rule(o, 5 * o.block, 0.5), o.mos_column, o.block),
 }
 
+USES: Mapping[str, tuple[str, ...]] = {
+    "hggt": ("votes",),
+    "diffiqa": ("votes", "derived", "lists"),
+    "sriqa": ("per_content", "least_gap", "seed"),
+    "csv": ("table",),
+    **dict.fromkeys(("kadid", "pipal", "tid2013"), ("per_content", "least_gap", "seed")),
+    "koniq": ("per_content", "least_gap", "seed", "mos_column", "block"),
+}
+"""The options that a kind looks at."""
+
 
 def import_preferences(
     kind: str, root: Path, output: Path, options: ImportOptions | None = None, on_bad: OnBad = "stop", say: Callable[[str], None] = print
@@ -77,19 +87,15 @@ def import_preferences(
         on_bad: stop at files, lines and images that cannot be used, or leave their pairs out. Either way `say` names them.
 
     Raises:
-        UsageError: unknown kind or wrong options.
+        UsageError: unknown kind; wrong options, or such that the kind does not look at; the output is the table that is read.
         UserError: missing folders; problems, unless they are skipped; no pairs.
     """
-    if kind not in KINDS:
-        raise UsageError(f"there is no kind {kind!r}; choose one of {', '.join(KINDS)}")
-    if on_bad not in get_args(OnBad):
-        raise UsageError(f"--on-bad is stop or skip, not {on_bad!r}")
     options = options or ImportOptions()
-    if options.votes not in get_args(Votes):
-        raise UsageError(f"--votes is majority or mean, not {options.votes!r}")
-    if options.block < 2:
-        raise UsageError(f"--block must be at least 2, not {options.block}")
+    _check(kind, options, on_bad)
+    file_kind(output)
     root = Path(root)
+    if root.exists() and output.exists() and root.samefile(output):
+        raise UsageError(f"-o {output} is the table that is read; write the manifest elsewhere")
     found = with_images(KINDS[kind](root, options))
     for problem in found.problems[:SHOWN]:
         say(str(problem))
@@ -98,10 +104,29 @@ def import_preferences(
     if found.problems and on_bad == "stop":
         raise UserError(f"{len(found.problems)} problem(s) in {root}; mend them, or leave their pairs out with --on-bad skip")
     if not found.pairs:
-        raise UserError(f"{root}: no pairs were found in it")
-    manifest = Manifest(tuple(found.pairs), options.table.images or root if root.is_dir() else root.parent, _mos(found))
+        raise UserError("; ".join((f"{root}: no pairs were found in it", *_left_out(found))))
+    folder = root if root.is_dir() else options.table.images or root.parent
+    manifest = Manifest(tuple(found.pairs), folder, _mos(found))
     write_manifest(output, manifest)
     return Imported(manifest, tuple(_summary(found, manifest)))
+
+
+def _check(kind: str, options: ImportOptions, on_bad: str) -> None:
+    if kind not in KINDS:
+        raise UsageError(f"there is no kind {kind!r}; choose one of {', '.join(KINDS)}")
+    plain = ImportOptions()
+    given = [entry.name for entry in fields(options) if getattr(options, entry.name) != getattr(plain, entry.name)]
+    for name in given:
+        if name not in USES[kind]:
+            told = {"lists": "--list", "table": "--columns, --words, --separator, --images"}.get(name, f"--{name.replace('_', '-')}")
+            kinds = ", ".join(other for other in KINDS if name in USES[other])
+            raise UsageError(f"{told}: {kind} has no use for it; it is for {kinds}")
+    if on_bad not in get_args(OnBad):
+        raise UsageError(f"--on-bad is stop or skip, not {on_bad!r}")
+    if options.votes not in get_args(Votes):
+        raise UsageError(f"--votes is majority or mean, not {options.votes!r}")
+    if options.block < 2:
+        raise UsageError(f"--block must be at least 2, not {options.block}")
 
 
 def _mos(found: Found) -> dict[Path, float] | None:
@@ -110,7 +135,7 @@ def _mos(found: Found) -> dict[Path, float] | None:
 
 
 def _summary(found: Found, manifest: Manifest) -> list[str]:
-    """Counts: pairs, images, scenes, groups, what people said, what was left out."""
+    """Counts: pairs, images, scenes, groups, what people said, pairs that are there again, what was left out."""
     scenes = len({pair.scene for pair in manifest.pairs})
     lines = [f"{len(manifest.pairs)} pairs of {len(manifest.images)} images, {scenes} contents"]
     groups = Counter(pair.group for pair in manifest.pairs)
@@ -118,7 +143,13 @@ def _summary(found: Found, manifest: Manifest) -> list[str]:
         lines.append("groups: " + ", ".join(f"{name or '(none)'} {count}" for name, count in sorted(groups.items())))
     sides = Counter("A better" if pair.p_a > 0.5 else "B better" if pair.p_a < 0.5 else "alike" for pair in manifest.pairs)
     lines.append("people: " + ", ".join(f"{side} {sides[side]}" for side in ("A better", "alike", "B better")))
-    lines += [f"left out: {count} ({why})" for why, count in found.dropped.items() if count]
+    again = len(manifest.pairs) - len({(pair.group, frozenset((pair.img_a, pair.img_b))) for pair in manifest.pairs})
+    lines += [f"repeated: {again} pairs are of two images that another pair compares too; each counts"] if again else []
+    lines += _left_out(found)
     if found.problems:
         lines.append(f"problems: {len(found.problems)}, their pairs are left out")
     return lines
+
+
+def _left_out(found: Found) -> list[str]:
+    return [f"left out: {count} ({why})" for why, count in found.dropped.items() if count]

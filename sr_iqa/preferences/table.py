@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +9,9 @@ from pathlib import Path
 from sr_iqa.data.gtset import Problem
 from sr_iqa.errors import UsageError, UserError
 
-from .found import MAX_TEXT_BYTES, Found
+from .found import Found
 from .manifest import COLUMNS, Pair, checked_name, number
+from .texts import csv_table
 
 FIELDS = (*COLUMNS, "votes_a", "votes_b")
 """What a table may hold: a manifest's columns, or how many chose each image in place of p_a and votes."""
@@ -52,8 +51,11 @@ def read_table(path: Path, rule: TableRule) -> Found:
     pairs: list[Pair] = []
     mos: dict[Path, float] = {}
     problems: list[Problem] = []
-    for n, row in _rows(path, rule):
+    head, rows = csv_table(path, rule.separator)
+    places = _places(path, rule, head)
+    for n, cells in rows:
         try:
+            row = _row(cells, head, places)
             pair = _pair(row, root, rule)
             scores = {image: number(row[key], key) for key, image in (("mos_a", pair.img_a), ("mos_b", pair.img_b)) if row.get(key)}
             if any(mos.get(image, value) != value for image, value in scores.items()):
@@ -74,22 +76,17 @@ def _assignments(text: str, option: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in parts}
 
 
-def _rows(path: Path, rule: TableRule) -> list[tuple[int, dict[str, str]]]:
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_TEXT_BYTES:
-            raise UserError(f"{path}: no such file, or one of more than {MAX_TEXT_BYTES >> 20} MiB")
-        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), delimiter=rule.separator, strict=True)
-        head = [cell.strip() for cell in next(reader, [])]
-        places = {name: head.index(rule.columns.get(name, name)) for name in FIELDS if rule.columns.get(name, name) in head}
-        _check(path, rule, places, head)
-        rows = []
-        for cells in reader:
-            if cells:
-                row = {name: cells[place].strip() for name, place in places.items() if place < len(cells)}
-                rows.append((reader.line_num, row))
-        return rows
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: no CSV table in UTF-8 ({error})") from error
+def _places(path: Path, rule: TableRule, head: list[str]) -> dict[str, int]:
+    """Which column each field that the table has is in."""
+    places = {name: head.index(rule.columns.get(name, name)) for name in FIELDS if rule.columns.get(name, name) in head}
+    _check(path, rule, places, head)
+    return places
+
+
+def _row(cells: list[str], head: list[str], places: Mapping[str, int]) -> dict[str, str]:
+    if len(cells) != len(head):
+        raise ValueError(f"{len(cells)} values for {len(head)} columns")
+    return {name: cells[place] for name, place in places.items()}
 
 
 def _check(path: Path, rule: TableRule, places: Mapping[str, int], head: list[str]) -> None:
@@ -105,6 +102,13 @@ def _check(path: Path, rule: TableRule, places: Mapping[str, int], head: list[st
         raise UserError(f"{path}: no column {names} (found: {found}); say which is which: --columns img_a=left,img_b=right,p_a=choice")
 
 
+def _number_or_word(given: str) -> float:
+    try:
+        return number(given, "p_a")
+    except ValueError as error:
+        raise ValueError(f"{error}; what words mean is said by --words left=1,right=0") from error
+
+
 def _pair(row: Mapping[str, str], root: Path, rule: TableRule) -> Pair:
     if "votes_a" in row and "votes_b" in row:
         a, b = number(row["votes_a"], "votes_a"), number(row["votes_b"], "votes_b")
@@ -113,7 +117,7 @@ def _pair(row: Mapping[str, str], root: Path, rule: TableRule) -> Pair:
         p_a, votes = a / (a + b), a + b
     else:
         given = row.get("p_a", "")
-        p_a = rule.words[given] if given in rule.words else number(given, "p_a")
+        p_a = rule.words[given] if given in rule.words else _number_or_word(given)
         votes = number(row["votes"], "votes") if row.get("votes") else None
     return Pair(
         checked_name(row.get("img_a", ""), root),

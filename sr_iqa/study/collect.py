@@ -20,6 +20,7 @@ from sr_iqa.training.folder import provenance
 
 from .dial_runs import add_dials, dial_files
 from .dials import ScaleRow, add_dial_statistics
+from .equal_q import compare_at_equal_q
 from .meetings import compare_dials
 from .pictures import SetImages
 from .proxy import add_proxy_gaps
@@ -65,6 +66,8 @@ def collect(study: Study, rows: dict[str, list[Row]], data: dict[str, Any], dial
     pair = study.lora_against_full
     if pair and all(name in rows for name in pair):
         results["reward_comparison"] = compare_tuning(results, *pair)
+    if at_equal_q := [name for name in study.equal_q if name in rows]:
+        results["equal_q"] = compare_at_equal_q(results, at_equal_q)
     order = [name for name in study.expected_order if name in rows]
     results["checks"] = [
         *order_checks(results, order, study.optimised_metric, rising=True),

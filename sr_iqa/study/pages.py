@@ -14,8 +14,10 @@ SCRIPTS = ("lens.js", "plane.js", "report.js", "dial.js")
 MAX_BYTES = 15_000_000
 
 
-def page(template: str, **values: Any) -> bytes:
+def page(template: str, /, *, templates: Path = TEMPLATES, **values: Any) -> bytes:
     """A page of at most MAX_BYTES; the template gets `values`, `css` and `script`, and escapes what is no Markup.
+
+    `templates` is the template's folder; it may include those of TEMPLATES too.
 
     Raises:
         UserError: it would be larger.
@@ -23,7 +25,7 @@ def page(template: str, **values: Any) -> bytes:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader([templates, TEMPLATES]), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     css, script = (trusted("\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)) for names in (STYLES, SCRIPTS))
     content = environment.get_template(template).render(css=css, script=script, **values).encode()

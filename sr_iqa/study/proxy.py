@@ -11,6 +11,10 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from sr_iqa.errors import UserError
+from sr_iqa.iqa.ensemble import read_ensemble
+from sr_iqa.iqa.ensemble_text import is_composed
+
 from .results import Results, Variant, columns_of
 
 FOLLOWS_SCORES = ("sma", "smp", "amo")
@@ -20,7 +24,7 @@ class ProxyGap(TypedDict):
     """results["proxy_gap"][variant]."""
 
     optimised: list[str]
-    """The metrics that its sampling or its rewards follow."""
+    """The metrics that its sampling or its rewards follow, and the members of ensembles among them."""
     gains: dict[str, float]
     """Column -> gain over the baseline in spreads of the GTs."""
     optimised_gain: float | None
@@ -32,8 +36,9 @@ class ProxyGap(TypedDict):
 
 
 def optimised_by(variant: Variant) -> list[str]:
-    """The metrics that a variant's options make it follow, its rewards' last."""
-    return followed_metrics(variant["options"])
+    """The metrics that a variant's options make it follow, its rewards' last, and then the members of ensembles among them."""
+    followed = followed_metrics(variant["options"])
+    return [*dict.fromkeys([*followed, *(member for name in followed for member in _members(name))])]
 
 
 def followed_metrics(options: Mapping[str, Any]) -> list[str]:
@@ -41,6 +46,14 @@ def followed_metrics(options: Mapping[str, Any]) -> list[str]:
     sampling = options.get("datasets", {}).get("train", {}).get("sampling", {})
     found = [sampling["metric"]] if sampling.get("strategy") in FOLLOWS_SCORES and sampling.get("metric") else []
     return [*dict.fromkeys([*found, *(reward["metric"] for reward in options.get("train", {}).get("reward_opt", ()))])]
+
+
+def _members(name: str) -> tuple[str, ...]:
+    """Of an ensemble; none of other metrics, nor where its file is no longer there."""
+    try:
+        return read_ensemble(name)[0].names if is_composed(name) else ()
+    except UserError:
+        return ()
 
 
 def add_proxy_gaps(results: Results, baseline: str) -> None:

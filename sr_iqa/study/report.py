@@ -14,6 +14,7 @@ from sr_iqa.scorecard import write_json
 
 from .dial_figures import colour_of
 from .dial_page import dial_section, plane_data
+from .equal_q import describe_equal_q, equal_q_table
 from .gallery import draw
 from .pages import page, script_json, trusted
 from .pictures import AMPLIFY, SetImages, comparisons, noise_panels
@@ -102,6 +103,7 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         standing_names=STANDINGS,
         checks=results.get("checks", []),
         tuning=describe_tuning(results) if results.get("reward_comparison") else [],
+        equal_q=(describe_equal_q(results), *equal_q_table(results)) if results.get("equal_q") else None,
         colours={name: colour_of(results, name) for name in results["variants"]},
         variants=results["variants"],
         options={name: _yaml(variant["options"]) for name, variant in results["variants"].items()},

@@ -1,7 +1,8 @@
 """results.json: the layout, seeds merged into one entry, and what can be read off it without a figure.
 
     {"variants": {name: Variant}, "gold_standard": {metric: GoldStandard}, "optimised_metric": "nano",
-     "reward_comparison": see tuning.py, "checks": [Check], "data": {"sets": {image: {"source", "labels"}}, ...}, "provenance": {...},
+     "reward_comparison": see tuning.py, "equal_q": see equal_q.py,
+     "checks": [Check], "data": {"sets": {image: {"source", "labels"}}, ...}, "provenance": {...},
      "dni", "dial_comparison": see dials.py and meetings.py}
 
 All values are native: `lower_better` tells their direction.

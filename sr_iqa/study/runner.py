@@ -86,6 +86,16 @@ def _plan(study: Study, only: Sequence[str], redo: Sequence[str]) -> list[tuple[
     for name in (*only, *redo):
         if name not in study.variants:
             raise UsageError(f"there is no variant {name}; choose from {', '.join(study.variants)}")
+    check_variants(study)
+    _refuse_changed(study, only, redo)
+    for seed, name in study.runs:
+        if name in redo:
+            study.redo(name, seed)
+    return [(seed, name) for seed, name in study.runs if (not only or name in only) and not study.is_trained(name, seed)]
+
+
+def check_variants(study: Study) -> None:
+    """Checks the options of every variant. Raises OptionsError: everything that is wrong, each line naming its variant."""
     problems: list[str] = []
     for name in study.variants:
         try:
@@ -95,11 +105,6 @@ def _plan(study: Study, only: Sequence[str], redo: Sequence[str]) -> list[tuple[
     problems += [] if problems else dial_problems(study)
     if problems:
         raise OptionsError(problems)
-    _refuse_changed(study, only, redo)
-    for seed, name in study.runs:
-        if name in redo:
-            study.redo(name, seed)
-    return [(seed, name) for seed, name in study.runs if (not only or name in only) and not study.is_trained(name, seed)]
 
 
 def _refuse_changed(study: Study, only: Sequence[str], redo: Sequence[str] = ()) -> None:

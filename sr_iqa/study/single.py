@@ -21,7 +21,7 @@ from sr_iqa.evaluation import Evaluation, evaluate, evaluate_folder
 from sr_iqa.images import write_png
 from sr_iqa.inference import load_for_inference
 from sr_iqa.training.build import build_stream
-from sr_iqa.training.checkpoint import load_trained
+from sr_iqa.training.checkpoint import load_base, load_trained
 from sr_iqa.training.folder import RunFolder, run_folder
 
 
@@ -88,9 +88,11 @@ def run_test(
     if outputs:
         evaluation = evaluate_folder(outputs, data, val.metrics, options.scale, val.crop_border, val.max_images, device, val.against)
     else:
-        net = described_model(options, model, device) if model else load_model(run_folder(options).root, device=device)
+        run = model or run_folder(options).root
+        net = described_model(options, model, device) if model else load_model(run, device=device)
+        base = load_base(run, device) if RunFolder(run).options.is_file() else None
         evaluation = evaluate(
-            net, data, val.metrics, options.scale, val.crop_border, val.tile, save_dir, val.max_images, against=val.against
+            net, data, val.metrics, options.scale, val.crop_border, val.tile, save_dir, val.max_images, against=val.against, base=base
         )
     if json_file:
         evaluation.write_json(json_file)

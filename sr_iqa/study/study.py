@@ -20,9 +20,10 @@ from sr_iqa.config.models import DataOptions, ValOptions
 from sr_iqa.data.sets import fingerprint
 from sr_iqa.errors import UsageError, UserError
 from sr_iqa.evaluation import evaluate
+from sr_iqa.inference.base import Base
 from sr_iqa.iqa.metrics import Metric, create_metric
 from sr_iqa.scorecard import member_name, write_json
-from sr_iqa.training.checkpoint import load_trained
+from sr_iqa.training.checkpoint import load_base, load_trained
 from sr_iqa.training.folder import RunFolder, archive
 from sr_iqa.training.logs import is_finished, read_metrics
 from sr_iqa.training.state import check_unchanged, plain
@@ -64,6 +65,7 @@ class Study:
     metrics: Sequence[str] = ()
     expected_order: Sequence[str] = ()
     lora_against_full: tuple[str, str] | None = None
+    equal_q: tuple[str, ...] = ()
     reference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     adapter_scales: tuple[float, ...] = ()
     dni: tuple[str, str] | None = None
@@ -168,7 +170,8 @@ class Study:
         folder, record = self.folder(name, seed), self._record(name, seed, "evaluated")
 
         def compute(outputs: Path) -> Metrics:
-            return self.judged(load_trained(folder.root, best_device()), scale, outputs)
+            device = best_device()
+            return self.judged(load_trained(folder.root, device), scale, outputs, load_base(folder.root, device))
 
         place = (record, self.outputs(name, seed))
         return recorded(place, self.made_from(name, seed, weights_identity(folder.root)), compute, best_device())
@@ -177,11 +180,11 @@ class Study:
         """What the values of a variant's network on the held-out sets depend on; `weights` is their identity."""
         return made_from(weights, self.options(name, seed), self.held_out(), self.protocol, self.judges)
 
-    def judged(self, net: nn.Module, scale: int, outputs: Path) -> Metrics:
-        """Column -> values of a network on the held-out sets; its SR images go into `outputs`."""
+    def judged(self, net: nn.Module, scale: int, outputs: Path, base: Base | None = None) -> Metrics:
+        """Column -> values of a network on the held-out sets; its SR images go into `outputs`. `base`: as for `evaluate`."""
         val = self.protocol
         evaluation = evaluate(
-            net, self.held_out(), self.judges, scale, val.crop_border, val.tile, outputs, val.max_images, against=val.against
+            net, self.held_out(), self.judges, scale, val.crop_border, val.tile, outputs, val.max_images, against=val.against, base=base
         )
         return evaluation.to_dict()["metrics"]
 

@@ -59,6 +59,8 @@ class StudyOptions(Section):
     """Variants in the order in which Q is expected to rise and psnr_original to fall; the report says where it does not."""
     lora_against_full: tuple[str, str] | None = None
     """A LoRA variant and the same with all weights tuned, compared at equal steps and at equal Q."""
+    equal_q: tuple[str, ...] = ()
+    """Variants to show where each first reaches the same Q during training, the highest that all of them reach."""
     adapter_scales: Scales | None = None
     """Scales at which every LoRA variant is evaluated too (docs/tradeoff.md); 0 and 1 are always among them."""
     dni: tuple[str, str] | None = None
@@ -71,7 +73,7 @@ class StudyOptions(Section):
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         pairs = {"lora_against_full": self.lora_against_full or (), "dni": self.dni or ()}
-        named = {"baseline": [self.baseline], "expected_order": self.expected_order, **pairs}
+        named = {"baseline": [self.baseline], "expected_order": self.expected_order, "equal_q": self.equal_q, **pairs}
         for key, names in named.items():
             for name in names:
                 if name is not None and name not in self.variants:
@@ -113,6 +115,7 @@ def study_of(options: StudyOptions, folder: Path) -> Study:
         baseline=options.baseline or next(iter(variants)),
         expected_order=options.expected_order,
         lora_against_full=options.lora_against_full,
+        equal_q=options.equal_q,
         reference=options.reference,
         adapter_scales=options.adapter_scales or (),
         dni=options.dni,

@@ -11,7 +11,8 @@ from sr_iqa.training.state import flat
 
 from .dial_words import describe_dials
 from .dials import as_variants, dials
-from .proxy import optimised_by
+from .equal_q import describe_equal_q, equal_q_table
+from .proxy import followed_metrics, optimised_by
 from .results import MetricValues, Results, arrow, best_variants, columns_of, digits_of, format_value, runs_of, shares, tier
 from .significance import LEAST_PHOTOS, LEVEL, can_tell
 from .tuning import describe_tuning
@@ -97,7 +98,7 @@ def describe(results: Results) -> list[str]:
     first = next(iter(variants.values()))
     n_seeds = max(len(runs_of(variant)) for variant in variants.values())
     seeds = "one seed" if n_seeds == 1 else f"mean over {n_seeds} seeds, ± is their standard deviation"
-    followed = dict.fromkeys(metric for variant in variants.values() for metric in optimised_by(variant))
+    followed = dict.fromkeys(metric for variant in variants.values() for metric in followed_metrics(variant["options"]))
     sentences = [
         f"{len(variants)} variants on {len(first['metrics'][q]['per_image'])} held-out sets; {seeds}."
         f" Sampling and rewards follow {' or '.join(followed) or 'no metric'}."
@@ -231,6 +232,10 @@ def headline(results: Results) -> str:
         lines += ["", "## Expectations", "", *(f"- {'holds' if c['holds'] else 'FAILS'}: {c['text']}" for c in results["checks"])]
     if results.get("reward_comparison"):
         lines += ["", "## LoRA against tuning all weights", "", *describe_tuning(results)]
+    if results.get("equal_q"):
+        heads, rows = equal_q_table(results)
+        lines += ["", f"## At equal {results['optimised_metric']}", "", describe_equal_q(results)]
+        lines += ["", *_table(heads, rows)] if rows else []
     if curves := dials(results):
         lines += ["", "## Adapters at several scales", "", *(f"{sentence}  " for sentence in describe_dials(results))]
         for dial in curves:

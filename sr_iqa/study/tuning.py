@@ -13,6 +13,7 @@ import numpy as np
 
 from sr_iqa.errors import UserError
 
+from .proxy import optimised_by
 from .results import CurvePoint, Results, Run, arrow, columns_of, digits_of, format_value, runs_of
 
 LEVELS = 20
@@ -34,7 +35,7 @@ class Comparison(TypedDict):
     full: str
     q: str
     left_out: list[str]
-    """The columns that were not optimised, in the table's order."""
+    """The columns that both logged and neither optimised, in the table's order."""
     equal_steps: list[Meeting]
     equal_q: list[Meeting]
     """At the highest Q that both reach; empty for seeds in which one of them never gains."""
@@ -50,7 +51,9 @@ def compare_tuning(results: Results, lora: str, full: str) -> Comparison:
     q = results["optimised_metric"]
     columns = columns_of(results)
     pairs = _pairs(results, lora, full)
-    logged = pairs[0][0]["curve"][0]["metrics"]
+    logged = set.intersection(*(set(_columns(run["curve"])) for pair in pairs for run in pair))
+    optimised = {q, *(metric for name in (lora, full) for metric in optimised_by(results["variants"][name]))}
+    left_out = [column for column in columns if column in logged and column not in optimised]
     sign = -1 if columns[q]["lower_better"] else 1
     steps, meetings, ranges = [], [], []
     for a, b in pairs:
@@ -61,12 +64,12 @@ def compare_tuning(results: Results, lora: str, full: str) -> Comparison:
             continue
         there = [[at_q(run["curve"], q, sign, level) for level in levels] for run in (a, b)]
         meetings.append(_meeting(a, b, there[0][-1], there[1][-1]))
-        ranges.append({c: float(np.mean([x[c] - y[c] for x, y in zip(*there, strict=True)])) for c in logged if c != q})
+        ranges.append({c: float(np.mean([x[c] - y[c] for x, y in zip(*there, strict=True)])) for c in left_out})
     return {
         "lora": lora,
         "full": full,
         "q": q,
-        "left_out": [column for column in columns if column in logged and column != q],
+        "left_out": left_out,
         "equal_steps": steps,
         "equal_q": meetings,
         "over_range": ranges,
@@ -78,7 +81,7 @@ def _pairs(results: Results, lora: str, full: str) -> list[tuple[Run, Run]]:
     if runs[0].keys() != runs[1].keys():
         raise UserError(f"{lora} has the seeds {sorted(runs[0])}, {full} has {sorted(runs[1])}: train both with the same ones")
     q = results["optimised_metric"]
-    if any(not run["curve"] or q not in run["curve"][0]["metrics"] for side in runs for run in side.values()):
+    if any(not run["curve"] or q not in _columns(run["curve"]) for side in runs for run in side.values()):
         raise UserError(f"{lora} and {full} cannot be compared without their curves: validate with {q} during training (val.metrics)")
     return [(runs[0][seed], runs[1][seed]) for seed in runs[0]]
 
@@ -90,8 +93,13 @@ def _meeting(a: Run, b: Run, lora: dict[str, float], full: dict[str, float]) -> 
 def _at_step(curve: Sequence[CurvePoint], step: float) -> dict[str, float]:
     """Every column at `step`, linearly between the curve's points."""
     steps = [point["step"] for point in curve]
-    values = {column: float(np.interp(step, steps, [point["metrics"][column] for point in curve])) for column in curve[0]["metrics"]}
+    values = {column: float(np.interp(step, steps, [point["metrics"][column] for point in curve])) for column in _columns(curve)}
     return {"step": float(step), **values}
+
+
+def _columns(curve: Sequence[CurvePoint]) -> list[str]:
+    """Those of every point: a run that goes on may have been given other metrics."""
+    return [column for column in curve[0]["metrics"] if all(column in point["metrics"] for point in curve)]
 
 
 def at_q(curve: Sequence[CurvePoint], q: str, sign: int, level: float) -> dict[str, float]:

@@ -63,6 +63,8 @@ class Objective:
     """Log name -> loss(sr, gt), weighted."""
     negative: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None
     rewards: Rewards | None
+    to_base: nn.Module | None
+    """Weighted loss(sr, base's output)."""
 
 
 @dataclass
@@ -80,6 +82,8 @@ class Run:
     """Over `generator.parameters` only; buffers are always the generator's own."""
     judge: Metric | None
     """The Q of amo, which chooses GTs in the step."""
+    base: nn.Module | None
+    """The network as it started, frozen; only where a loss asks for its outputs."""
     step: int = 0
     n: int = 0
     """The next sample number of the stream."""
@@ -123,6 +127,7 @@ def build(options: Options, accelerator: Accelerator) -> Run:
         discriminator,
         AveragedModel(generator.parameters) if train.ema_decay else None,
         judge,
+        build_base(options, accelerator) if objective.to_base else None,
     )
 
 
@@ -168,6 +173,13 @@ def starting_network(options: Options) -> nn.Module:
     if paths.pretrain_network_g:
         load_into(net, paths.pretrain_network_g, paths.param_key_g, paths.strict_load_g)
     return net
+
+
+def build_base(options: Options, accelerator: Accelerator) -> nn.Module:
+    """The pretrained generator without adapter, frozen and in eval mode. Raises UsageError for a run that starts from random weights."""
+    if options.path.pretrain_network_g is None:
+        raise UsageError("train.base_opt needs path.pretrain_network_g: the base is the network as it started")
+    return to_device(starting_network(options), accelerator.device).requires_grad_(False).eval()
 
 
 def build_discriminator(options: Options, train: TrainOptions, accelerator: Accelerator) -> Discriminator:
@@ -218,6 +230,7 @@ def build_objective(train: TrainOptions, device: torch.device) -> Objective:
         supervised[f"l_{component.type}"] = build_loss("metric", component)
     negative = build_loss("negative", train.neg_opt).to(device) if train.neg_opt else None
     rewards = build_rewards(train.reward_opt, device) if train.reward_opt else None
+    to_base = build_loss("pixel", train.base_opt).to(device) if train.base_opt else None
     if not (supervised or negative or rewards or train.gan_opt):
         raise UsageError("train has no loss: give pixel_opt, perceptual_opt, gan_opt, metric_opt or reward_opt")
-    return Objective(supervised, negative, rewards)
+    return Objective(supervised, negative, rewards, to_base)

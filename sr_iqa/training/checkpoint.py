@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from ..archs import build_network
 from ..checkpoints import file_hash, load_into, save_weights
 from ..config import load_options, options_to_yaml
 from ..config.models import Options
+from ..inference.base import Base
 from . import state as states
 from .build import Run, starting_network
 from .folder import RunFolder, final_weights
 from .meter import Meter
+from .optimizers import as_evaluated
 
 
 def capture(run: Run, readings: dict[str, Any]) -> dict[str, Any]:
@@ -67,32 +69,8 @@ def restore(run: Run, meter: Meter, state: dict[str, Any], source: Path) -> None
 @contextmanager
 def averaged(run: Run) -> Iterator[nn.Module]:
     """The generator as it is evaluated: with the averaged parameters where there is EMA, in float32 whatever the precision."""
-    net = run.generator.net
-    # Accelerate puts mixed precision into an instance attribute `forward`; without it the class's own is back.
-    mixed = vars(net).pop("forward", None)
-    try:
-        with _exchanged(run) if run.ema is not None else nullcontext():
-            yield net
-    finally:
-        if mixed is not None:
-            vars(net)["forward"] = mixed
-
-
-@contextmanager
-def _exchanged(run: Run) -> Iterator[None]:
-    """Swaps the values of the live and the averaged parameters, and back."""
-    assert run.ema is not None
-    pairs = list(zip(run.generator.parameters, run.ema.module.parameters(), strict=True))
-
-    def swap() -> None:
-        for live, average in pairs:
-            live.data, average.data = average.data, live.data
-
-    swap()
-    try:
-        yield
-    finally:
-        swap()
+    with as_evaluated(run.generator.net, run.generator.parameters, run.ema):
+        yield run.generator.net
 
 
 def save_networks(run: Run, folder: RunFolder) -> None:
@@ -136,6 +114,27 @@ def training_facts(options: Options) -> dict[str, str]:
         "parent_hash": parent and file_hash(parent),
     }
     return {key: str(value) for key, value in said.items() if value}
+
+
+def base_of(options: Options, device: torch.device | str = "cpu") -> Base | None:
+    """What a run's outputs are compared with for noise_base: those of its network without the adapter or, where a reward tunes all weights
+    of a pretrained network, of that one. None for other runs.
+
+    Raises:
+        UserError: pretrained weights that are missing or do not fit.
+    """
+    if options.lora:
+        return Base()
+    if options.train and options.train.reward_opt and options.path.pretrain_network_g:
+        return Base(starting_network(options).to(device).eval())
+    return None
+
+
+def load_base(folder: Path | str, device: torch.device | str = "cpu") -> Base | None:
+    """`base_of` a run's folder; None where the pretrained weights are no longer there. Raises UserError: weights that do not fit."""
+    options = load_options(RunFolder(Path(folder)).options)
+    weights = options.path.pretrain_network_g
+    return base_of(options, device) if weights is None or weights.exists() else None
 
 
 def load_trained(folder: Path | str, device: torch.device | str = "cpu") -> nn.Module:

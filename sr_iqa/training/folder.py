@@ -19,6 +19,7 @@ from typing import Any
 
 from ..atomic import TEMPORARY_PREFIX, atomic_write
 from ..config import options_to_yaml
+from ..config.metric_models import MetricOptions
 from ..config.models import Options
 from ..distributed import world_size
 from ..errors import UserError
@@ -80,7 +81,7 @@ class RunFolder:
         return self.models / f"adapter_{step}"
 
 
-def run_folder(options: Options) -> RunFolder:
+def run_folder(options: Options | MetricOptions) -> RunFolder:
     return RunFolder(options.path.experiments_root / options.name)
 
 
@@ -116,7 +117,7 @@ def archive(folder: RunFolder) -> Path | None:
     return folder.root.rename(folder.root.with_name(f"{folder.root.name}_archived_{stamp}"))
 
 
-def prepare(folder: RunFolder, options: Options, step: int) -> None:
+def prepare(folder: RunFolder, options: Options | MetricOptions, step: int) -> None:
     """Makes the folder, removes what killed writers left behind, and records the options and this start."""
     folder.models.mkdir(parents=True, exist_ok=True)
     folder.states.mkdir(exist_ok=True)

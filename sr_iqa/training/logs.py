@@ -131,9 +131,10 @@ class Logs:
         self._progress.update(self._task, completed=step)
 
     def losses(self, step: int, reading: Reading, rate: float, speed: dict[str, float]) -> None:
-        """One line of metrics.jsonl: step, lr, every loss and reward, speed (as SPEED), chosen, standings."""
+        """One line of metrics.jsonl: step, lr, every loss and reward, speed (as SPEED), and where GTs are chosen chosen, standings."""
         values = {"lr": rate, **reading.means, **speed}
-        self._append({"step": step, **values, "chosen": reading.chosen, "standings": reading.standings})
+        choices = {"chosen": reading.chosen, "standings": reading.standings} if reading.chosen else {}
+        self._append({"step": step, **values, **choices})
         self._accelerator.log(values, step=step)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in list(reading.means.items())[:SHOWN_LOSSES])
         news = f"{speed['it_s']:.2f} it/s  {speed['img_s']:.1f} img/s  data {speed['data_share']:.0%}  {speed['peak_gib']:.1f} GiB  {shown}"

@@ -25,7 +25,7 @@ class Reading:
 
     means: dict[str, float]
     chosen: list[int]
-    """How often each member of the GT sets (0 = original) supervised a sample."""
+    """How often each member of the GT sets (0 = original) supervised a sample; empty where no GTs are chosen."""
     standings: dict[str, int]
     """The same by what the GTs are in their sets (gtset.STANDINGS), as far as they occurred."""
 
@@ -37,7 +37,8 @@ class Meter:
     sums are spoilt when the host looks.
     """
 
-    def __init__(self, device: torch.device, members: int) -> None:
+    def __init__(self, device: torch.device, members: int = 0) -> None:
+        """`members`: how many GTs a set has at most; 0 where none are chosen."""
         self._device = device
         self._places = members, len(STANDINGS)
         self.healthy = torch.ones((), dtype=torch.bool, device=device)
@@ -70,7 +71,7 @@ class Meter:
         merged = self.state()
         self._clear()
         means = {name: total / merged["counts"][name] for name, total in merged["sums"].items()}
-        by_standing = zip(STANDINGS, map(sum, zip(*merged["chosen"], strict=True)), strict=True)
+        by_standing = zip(STANDINGS, map(sum, zip(*merged["chosen"], strict=True)), strict=False)  # nothing where there are no members
         return Reading(means, [sum(row) for row in merged["chosen"]], {name: count for name, count in by_standing if count})
 
     def state(self) -> dict[str, Any]:

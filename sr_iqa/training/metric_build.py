@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..archs.layers import to_device
-from ..config.metric_models import MetricOptions
+from ..config.metric_models import MetricOptions, PairDataOptions
+from ..config.models import Component
+from ..distributed import world_size
 from ..errors import UsageError, UserError
 from ..iqa.afine import PREFIX, build_afine
 from ..iqa.afine_backbones import fill_backbone
-from ..iqa.trained import BackboneHead, build_network
+from ..iqa.catalog import MetricInfo
+from ..iqa.trained import BackboneHead, architecture_info, build_network
 from ..losses.preference import PairLoss, resolve_pair_loss
-from .metric_judge import Facts, Judge, facts_of
-from .metric_measured import measured_once
-from .metric_pairs import PairStream, Source, check_sizes, load_source, split
+from .metric_judge import Judge
+from .metric_pairs import PairStream, Source, check_sizes, load_source, short_names, split
 from .optimizers import build_optimizer
 
 if TYPE_CHECKING:
@@ -29,9 +32,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_UNITS = 10
+"""By default a tenth of the metric's range counts as one unit of preference."""
+
 
 @dataclass
 class MetricRun:
+    """A metric in training, and where it stands."""
+
     options: MetricOptions
     accelerator: Accelerator
     judge: Judge
@@ -54,31 +62,34 @@ class MetricRun:
         return self.options.datasets.train.batch_size_per_gpu * self.accelerator.num_processes * self.options.train.accum_iter
 
 
-def build_metric_run(options: MetricOptions, accelerator: Accelerator, kept: Path) -> MetricRun:
-    """Builds network, optimizer, loss and the stream of pairs; `kept` is where measurements are or will be.
+def build_metric_run(options: MetricOptions, accelerator: Accelerator) -> MetricRun:
+    """Builds network, optimizer, loss and the stream of pairs.
 
     Raises UserError for options, data or weights that cannot be used.
     """
     train, data = options.train, options.datasets.train
-    facts = facts_of(options.network.type)
+    info = architecture_info(options.network.type)
     torch.manual_seed(options.manual_seed)
     net = starting_network(options)
-    judge = Judge(to_device(net, accelerator.device), facts).eval()
-    training, held_out = load_data(options, facts)
-    measured = measured_once(judge, training, data.resize_px, kept) if data.measure_once else None
-    choose_weights(judge, options.network.learn, data.crop_px, measured is not None)
-    stream = PairStream(training, data, options.manual_seed, facts.full_reference, measured)
+    judge = Judge(to_device(net, accelerator.device), info).eval()
+    training, held_out = load_data(options, info.mode == "FR")
+    choose_weights(judge, options.network.learn, data)
+    stream = PairStream(training, data, options.manual_seed, info.mode == "FR")
     parameters = nn.ParameterList(parameter for parameter in judge.parameters() if parameter.requires_grad)
     optimizer = build_optimizer(train.optim, parameters.parameters())
+    model = accelerator.prepare_model(judge)
+    if world_size() > 1:  # DistributedDataParallel sums in its final order only after a first backward pass (rehearsal.py)
+        model(*made_up(judge, data)).sum().backward()
+        optimizer.zero_grad()
     return MetricRun(
         options,
         accelerator,
         judge,
-        accelerator.prepare_model(judge),
+        model,
         accelerator.prepare_optimizer(optimizer),
         parameters,
         [group["lr"] for group in optimizer.param_groups],
-        build_loss(options, facts),
+        build_loss(train.pair_opt, info),
         stream,
         held_out,
         AveragedModel(parameters) if train.ema_decay else None,
@@ -88,6 +99,8 @@ def build_metric_run(options: MetricOptions, accelerator: Accelerator, kept: Pat
 def starting_network(options: MetricOptions) -> nn.Module:
     """The network with the weights that it starts from; in eval mode, in which it stays."""
     network = options.network
+    if network.start not in ("random", "catalogue") and not Path(network.start).exists():
+        raise UserError(f"network.start: there is no file {network.start}; give catalogue, random, or a file")
     if network.type.startswith(PREFIX):
         return build_afine(network.type, network.start, network.backbone)
     net = build_network(network.type, network.start)
@@ -96,24 +109,26 @@ def starting_network(options: MetricOptions) -> nn.Module:
     return net
 
 
-def build_loss(options: MetricOptions, facts: Facts) -> PairLoss:
-    """The loss, its unit by default from the metric's range."""
-    component = options.train.pair_opt
-    arguments: dict[str, Any] = {"unit": facts.unit, **component.arguments}
+def build_loss(component: Component, info: MetricInfo) -> PairLoss:
+    """The loss, its unit by default from the metric's range. Raises UsageError for arguments that it refuses."""
+    low, high = info.value_range
+    unit = abs(high - low) / DEFAULT_UNITS if isfinite(high - low) else 1.0
+    arguments: dict[str, Any] = {"unit": unit, **component.arguments}
     try:
         return resolve_pair_loss(component.type)(**arguments)
     except TypeError as error:
-        raise UsageError(f"train.pair_opt: {component.type}: {error}") from error
+        raise UsageError(f"{component.type}: {error}") from error
 
 
-def load_data(options: MetricOptions, facts: Facts) -> tuple[list[Source], list[Source]]:
+def load_data(options: MetricOptions, full_reference: bool) -> tuple[list[Source], list[Source]]:
     """Training pairs and held-out pairs, manifest by manifest."""
     data, val = options.datasets.train, options.datasets.val
+    names = short_names([given.path for given in (*data.manifests, *(val.manifests if val else ()))])
     training, held_out = [], []
     for given in data.manifests:
-        source = load_source(given, facts.full_reference)
-        check_sizes(source.pairs)
-        kept, out = split(given.path.parent, source.pairs, data.holdout)
+        source = load_source(given, names[given.path], full_reference, data.resize_px)
+        check_sizes(source.pairs, full_reference)
+        kept, out = split(source.root, source.pairs, data.holdout)
         if not kept:
             raise UserError(f"{given.path}: datasets.train.holdout {data.holdout} leaves no pair to train on")
         if data.holdout:
@@ -124,36 +139,47 @@ def load_data(options: MetricOptions, facts: Facts) -> tuple[list[Source], list[
         if out:
             held_out.append(replace(source, pairs=tuple(out)))
     for given in val.manifests if val else ():
-        held_out.append(load_source(given, facts.full_reference))
+        held_out.append(load_source(given, names[given.path], full_reference, val.resize_px if val else None))
     most = options.val.max_pairs
     return training, [replace(source, pairs=source.pairs[:most]) for source in held_out]
 
 
-def choose_weights(judge: Judge, prefixes: Sequence[str], side: int, measured: bool) -> None:
+def choose_weights(judge: Judge, prefixes: Sequence[str], data: PairDataOptions) -> None:
     """Freezes what is not to learn, and what no gradient reaches (a head for another task, say), which processes could not share.
 
     Raises:
         UserError: nothing would learn, or the network cannot be trained at all.
     """
     names = [name for name, _ in judge.net.named_parameters()]
+    if not names:
+        raise UserError("network.type: it has no weights that could learn")
     unknown = [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names)]
     if unknown:
         raise UsageError(f"network.learn: no weight's name starts with {unknown[0]}; the first parts are {', '.join(_first_parts(names))}")
     for name, parameter in judge.net.named_parameters():
         parameter.requires_grad_(not prefixes or name.startswith(tuple(prefixes)))
-    device = next(judge.parameters()).device
-    noise = torch.rand((2, 3) if measured else (2, 3, side, side), generator=torch.Generator().manual_seed(0)).to(device)
-    refs = () if measured or not judge.facts.full_reference else (noise.flip(0),)
     try:
-        judge(noise, *refs).sum().backward()
+        q = judge(*made_up(judge, data))
+        if q.requires_grad:
+            q.sum().backward()
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise UserError(f"this network cannot be trained on crops of {side} pixels: {error}") from error
+        raise UserError(f"this network cannot be trained on crops of {data.crop_px} pixels: {error}") from error
     reached = [parameter for parameter in judge.parameters() if parameter.grad is not None]
     total = sum(1 for _ in judge.parameters())
+    if not reached:
+        which = f"network.learn: Q does not depend on {', '.join(prefixes)}" if prefixes else "network.type: Q has no gradient"
+        raise UserError(f"{which} in this network, so nothing would learn")
     for parameter in judge.parameters():
         parameter.requires_grad_(parameter.grad is not None)
         parameter.grad = None
     logger.info("%d of %d weights learn, %d numbers", len(reached), total, sum(parameter.numel() for parameter in reached))
+
+
+def made_up(judge: Judge, data: PairDataOptions) -> tuple[Tensor, ...]:
+    """What the judge is given in a step: two crops of noise, with references for a full-reference network, or two measurements."""
+    side, device = data.crop_px, next(judge.parameters()).device
+    noise = torch.rand((2, 3) if data.measure_once else (2, 3, side, side), generator=torch.Generator().manual_seed(0)).to(device)
+    return (noise, noise.flip(0)) if judge.info.mode == "FR" and not data.measure_once else (noise,)
 
 
 def _first_parts(names: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,36 +17,42 @@ from ..distributed import gather_objects, is_main, share
 from ..errors import DAMAGED_FILE
 from ..iqa.afine import AFine
 from .metric_judge import Judge, fitted
-from .metric_pairs import Measured, Source, images_of
+from .metric_pairs import Measured, Source, sights_of
 
 logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def measured_once(judge: Judge, sources: Sequence[Source], shorter: int | None, kept: Path) -> Measured:
-    """Raw N and F of every image beside its reference, whole; from the file `kept` if it is of the same network and pairs."""
+def measured_once(judge: Judge, sources: Sequence[Source], kept: Path, alone: Callable[[], None] = lambda: None) -> Measured:
+    """Raw N and F of every image beside its reference, whole; from the file `kept` if it is of the same network and pairs.
+
+    Images are shared between the processes; `alone` is called before each.
+    """
     assert isinstance(judge.net, AFine)
-    keys = images_of(sources)
-    identity = _identity(judge.net, sources, shorter)
+    sights = sights_of(sources, full_reference=True)
+    identity = _identity(judge.net, sources)
     values = _read(kept, identity)
-    if values is None:
+    if not all(gather_objects([values is not None])):  # all measure if one of them has to, on a machine without the file, say
         device = next(judge.parameters()).device
-        mine = []
-        for i in share(len(keys)):
-            x, ref = (fitted(path, shorter, judge.facts).to(device) for path in keys[i] if path is not None)
-            mine.append((i, judge.net.measure(x, ref)[0].cpu()))
+        todo, mine = list(sights.items()), []
+        for i in share(len(todo)):
+            alone()
+            (image, ref), shorter = todo[i]
+            assert ref is not None
+            x, y = (fitted(path, shorter, judge.info).to(device) for path in (image, ref))
+            mine.append((i, judge.net.measure(x, y)[0].cpu()))
         values = torch.stack([value for _, value in sorted(gather_objects(mine), key=lambda item: item[0])])
-        logger.info("measured %d images once", len(keys))
+        logger.info("measured %d images once", len(todo))
         if is_main():
-            kept.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(kept) as temporary:
                 save_file({"measured": values}, temporary, metadata={"identity": identity})
-    return dict(zip(keys, values, strict=True))
+    assert values is not None
+    return dict(zip(sights, values, strict=True))
 
 
-def _identity(net: AFine, sources: Sequence[Source], shorter: int | None) -> str:
+def _identity(net: AFine, sources: Sequence[Source]) -> str:
     """Of the parts that measure, and of the pairs in their order."""
-    digest = hashlib.sha256(f"{shorter} {[source.fingerprint for source in sources]} {[len(s.pairs) for s in sources]}".encode())
+    digest = hashlib.sha256(str([(source.fingerprint, len(source.pairs), source.resize_px) for source in sources]).encode())
     for name, value in net.state_dict().items():
         if name.startswith(("backbone.", "natural.", "fidelity.")):
             digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -1,22 +1,21 @@
-"""The stream of pairs: sample n is a pure function of (seed, n), as in data/stream.py, whose generators and blocks it uses."""
+"""The stream of pairs: sample n is a pure function of (seed, n), as in data/stream.py, whose generators and loader it uses."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset
 
 from ..config.metric_models import ManifestOptions, PairDataOptions
-from ..data.stream import _Blocks, _Guarded, _init_worker, rng
+from ..data.stream import rng
 from ..errors import UserError
 from ..images import ImageError, image_size, read_image_lenient
 from ..preferences.manifest import Pair, read_manifest
@@ -24,8 +23,10 @@ from ..preferences.manifest import Pair, read_manifest
 SOURCES = 1 << 16
 """Each manifest's order has a Philox key of its own, above those of PURPOSES: part of every run's identity."""
 LEAST_EPOCH = 1000
-Measured = dict[tuple[Path, Path | None], Tensor]
-"""What a network with frozen features has measured of (image, reference): (3,)."""
+Sight = tuple[Path, Path | None]
+"""What Q sees to judge an image: the image, and its reference where Q is full-reference."""
+Measured = dict[Sight, Tensor]
+"""What a network with frozen features has measured: (3,)."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,13 @@ class Source:
     pairs: tuple[Pair, ...]
     weight: float
     fingerprint: str
+    root: Path = Path()
+    """What the manifest's paths are relative to."""
+    resize_px: int | None = None
+    """How long the shorter side of every image is made; None: images stay as they are."""
 
 
-def load_source(options: ManifestOptions, full_reference: bool) -> Source:
+def load_source(options: ManifestOptions, name: str, full_reference: bool, resize_px: int | None) -> Source:
     """Raises UserError for a manifest that cannot be read, has none of the groups, or no references where they are needed."""
     manifest = read_manifest(options.path)
     pairs = tuple(pair for pair in manifest.pairs if not options.groups or pair.group in options.groups)
@@ -47,17 +52,27 @@ def load_source(options: ManifestOptions, full_reference: bool) -> Source:
         raise UserError(f"{options.path}: no pairs of the groups {', '.join(options.groups)}; it has {there}")
     if full_reference and (bare := next((pair for pair in pairs if pair.ref is None), None)):
         raise UserError(f"{options.path}: {bare.img_a} and {bare.img_b} have no `ref`, which a full-reference metric needs")
-    return Source(options.path.stem, pairs, options.weight or len(pairs), manifest.fingerprint)
+    return Source(name, pairs, options.weight or len(pairs), manifest.fingerprint, manifest.root, resize_px)
 
 
-def split(manifest_root: Path, pairs: Sequence[Pair], share: float) -> tuple[list[Pair], list[Pair]]:
+def short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Names that tell manifests apart: their stems, with as many folders before them as that takes."""
+    parts = {path: path.absolute().with_suffix("").parts for path in paths}
+    for count in range(1, max(map(len, parts.values())) + 1):
+        names = {path: "/".join(found[-count:]) for path, found in parts.items()}
+        if len({*names.values()}) == len(names):
+            return names
+    return {path: str(path) for path in paths}  # a.csv and a.parquet
+
+
+def split(root: Path, pairs: Sequence[Pair], share: float) -> tuple[list[Pair], list[Pair]]:
     """(training pairs, held-out pairs): about `share` of the scenes are held out, by a hash of their names.
 
     Pairs without content and reference are split by their images; those with one image on either side are in neither part.
     """
     training, held_out = [], []
     for pair in pairs:
-        held = {_held_out(name, share) for name in _scenes(manifest_root, pair)}
+        held = {_held_out(name, share) for name in _scenes(root, pair)}
         if held == {False}:
             training.append(pair)
         elif held == {True}:
@@ -93,10 +108,11 @@ class PairStream(Dataset[dict[str, Tensor]]):
     manifest has its share of them by weight, and goes through its own pairs in an order of its own, none twice before all others once.
     """
 
-    def __init__(
-        self, sources: Sequence[Source], data: PairDataOptions, seed: int, full_reference: bool, measured: Measured | None
-    ) -> None:
-        self.sources, self.seed, self.full_reference, self.measured = sources, seed, full_reference, measured
+    measured: Measured | None = None
+    """Set before the first sample where images are measured once."""
+
+    def __init__(self, sources: Sequence[Source], data: PairDataOptions, seed: int, full_reference: bool) -> None:
+        self.sources, self.seed, self.full_reference = sources, seed, full_reference
         self.crop, self.resize, self.use_hflip = data.crop_px, data.resize_px, data.use_hflip
         total = sum(len(source.pairs) for source in sources)
         wanted = total if len(sources) == 1 else max(total, LEAST_EPOCH)
@@ -126,7 +142,8 @@ class PairStream(Dataset[dict[str, Tensor]]):
     def __getitem__(self, n: int) -> dict[str, Tensor]:
         if self.measured is not None:
             pair = self.pair(n)
-            return {"a": self.measured[pair.img_a, pair.ref], "b": self.measured[pair.img_b, pair.ref], "p_a": _number(pair.p_a)}
+            a, b = (self.measured[sight] for sight in sights(pair, self.full_reference))
+            return {"a": a, "b": b, "p_a": _number(pair.p_a)}
         plan = self.plan(n)
         pair = plan.pair
         images = {"a": pair.img_a, "b": pair.img_b, **({"ref": pair.ref} if self.full_reference and pair.ref else {})}
@@ -164,42 +181,24 @@ def read_resized(path: Path, shorter: int | None) -> np.ndarray:
     return cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
 
 
-def images_of(sources: Sequence[Source]) -> list[tuple[Path, Path | None]]:
-    """Every (image, reference) of the pairs, once."""
-    return list(dict.fromkeys((image, pair.ref) for source in sources for pair in source.pairs for image in (pair.img_a, pair.img_b)))
+def sights(pair: Pair, full_reference: bool) -> tuple[Sight, Sight]:
+    """What is seen to judge A and B."""
+    ref = pair.ref if full_reference else None
+    return (pair.img_a, ref), (pair.img_b, ref)
 
 
-def check_sizes(pairs: Sequence[Pair]) -> None:
-    """Raises UserError where images of a pair differ in size, which no crop can mend; only headers are read."""
+def sights_of(sources: Sequence[Source], full_reference: bool) -> dict[Sight, int | None]:
+    """Every one that the pairs need, once, in order: how long the shorter side of its images is made."""
+    return {sight: source.resize_px for source in sources for pair in source.pairs for sight in sights(pair, full_reference)}
+
+
+def check_sizes(pairs: Sequence[Pair], full_reference: bool) -> None:
+    """Raises UserError where images that share a crop differ in size, which none can mend; only headers are read."""
     sizes: dict[Path, tuple[int, int]] = {}
     for pair in pairs:
-        for path in (pair.img_a, pair.img_b, pair.ref):
-            if path is None:
-                continue
+        for path in (pair.img_a, pair.img_b, *((pair.ref,) if full_reference and pair.ref else ())):
             if path not in sizes:
                 sizes[path] = image_size(path)
             if sizes[path] != sizes[pair.img_a]:
                 (h, w), (other_h, other_w) = sizes[pair.img_a], sizes[path]
                 raise ImageError(f"{path}: is {other_w}x{other_h}, but {pair.img_a}, which it is compared with, is {w}x{h}")
-
-
-def pair_loader(
-    stream: PairStream, batch: int, accum: int, rank: int, world: int, start_n: int, workers: int
-) -> Iterator[dict[str, Tensor]]:
-    """Micro-batches of `stream` for this rank, forever, from sample `start_n` on; shared out as in data/stream.py."""
-    loader = DataLoader(
-        cast(Any, _Guarded(cast(Any, stream))),
-        batch_sampler=_Blocks(batch, accum, rank, world, start_n),
-        num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=_init_worker,
-        pin_memory=torch.cuda.is_available(),
-    )
-    for found in loader:
-        if isinstance(found, UserError):
-            raise found
-        yield found
-
-
-def _collate(samples: list[Any]) -> Any:
-    return next((sample for sample in samples if isinstance(sample, UserError)), None) or default_collate(samples)

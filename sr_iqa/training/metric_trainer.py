@@ -1,41 +1,45 @@
-"""Training a metric on pairs: the loop beside trainer.py's, on the same folder, states, logs and clock."""
+"""Training a metric on pairs: the loop beside trainer.py's, in the same frame, on the same folder, states, logs and clock."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from ..atomic import atomic_write
 from ..config.metric_models import MetricOptions
-from ..config.models import Options, TrainOptions
-from ..distributed import check_launch, contact_with_others, gather_objects, is_main, rank, wait_for_everyone, world_size
+from ..data.stream import train_loader
+from ..distributed import check_launch, gather_objects, is_main, rank, wait_for_everyone, world_size
 from ..iqa.trained import save_metric
-from ..modes import tf32
 from . import state as states
-from .folder import RunFolder, archive, only_run_in, prepare, run_folder
+from .folder import RunFolder, run_folder
+from .frame import earlier, reports, surroundings
 from .logs import Logs, Stopwatch, is_finished, messages_to
-from .memory import STEP, VALIDATION, memory_for
+from .memory import memory_for
 from .meter import Meter
+from .metric_attack import attacked, gain_loss
 from .metric_build import MetricRun, build_metric_run
-from .metric_pairs import pair_loader
+from .metric_measured import measured_once
 from .metric_state import averaged, capture, header, restore
 from .metric_validation import validate_pairs
 from .optimizers import only_if, update_average
 from .schedules import is_due, learning_rate
 from .steps import clip, seed_draws, unit
 from .stopping import Stop, StopRequested
-from .trainer import determinism, make_accelerator
 
 RESULT = "metric.safetensors"
 """The newest metric of a run, in its folder; earlier ones are in models/."""
 MEASURED = "measured.safetensors"
+"""What A-FINE's last stage has measured of every image, in the run's folder."""
+STEP = (
+    "lower datasets.train.batch_size_per_gpu (train.accum_iter keeps the global batch) or datasets.train.crop_px, or use precision: bf16 on"
+    " a GPU"
+)
+VALIDATION = "set resize_px in datasets.val (for held-out scenes and measure_once in datasets.train): images are judged whole"
+"""Where memory runs out (memory.py)."""
 
 
 def train_metric(options: MetricOptions, *, fresh: bool = False, quiet: bool = False) -> Path:
@@ -44,38 +48,18 @@ def train_metric(options: MetricOptions, *, fresh: bool = False, quiet: bool = F
     Args and raises as `trainer.train`.
     """
     check_launch()
-    shared = cast(Options, options)  # the run's folder, states and logs look at nothing that a metric's options have not
-    folder = run_folder(shared)
-    saved, notes = (None, []) if fresh else states.newest_state(folder.states)
-    if saved:
-        states.check_unchanged(_with_defaults(saved["options"]), states.plain(shared), folder.root)
-        if saved["step"] >= options.train.total_iter and is_finished(folder):
-            return folder.root / RESULT
-    with ExitStack() as stack:
-        if is_main():
-            stack.enter_context(only_run_in(folder))
-        stack.enter_context(contact_with_others())
-        stack.enter_context(determinism(options.deterministic))
-        if options.precision != "no":
-            stack.enter_context(tf32(True))
-        stop = stack.enter_context(Stop())
-        accelerator = make_accelerator(shared, folder)
+    folder = run_folder(options)
+    saved, notes = earlier(folder, options, fresh)
+    if saved and saved["step"] >= options.train.total_iter and is_finished(folder):
+        return folder.root / RESULT
+    with surroundings(options, folder) as (accelerator, stop):
         with messages_to(notes.append):
-            run = build_metric_run(options, accelerator, folder.root / MEASURED)
-        meter = Meter(accelerator.device, 1)
+            run = build_metric_run(options, accelerator)
+        meter = Meter(accelerator.device)
         if saved:
-            restore(run, saved, folder.root)
-            meter.load(saved["meter"])
+            restore(run, meter, saved, folder.root)
             notes.append(f"resumed from {folder.root} at step {run.step}")
-        if is_main():
-            if fresh:
-                archive(folder)
-            prepare(folder, shared, run.step)
-        wait_for_everyone()
-        logs = Logs(folder, accelerator, run.step, options.train.total_iter, options.logger.use_tb_logger, quiet)
-        with logs, contact_with_others():
-            for note in notes:
-                logs.event(note)
+        with reports(folder, options, accelerator, run.step, fresh=fresh, quiet=quiet, notes=notes) as logs:
             loop(run, meter, folder, logs, stop)
     return folder.root / RESULT
 
@@ -85,6 +69,9 @@ def loop(run: MetricRun, meter: Meter, folder: RunFolder, logs: Logs, stop: Stop
     train, logger, val_freq = run.options.train, run.options.logger, run.options.val.val_freq
     total, watch, samples = train.total_iter, Stopwatch(), _samples(run)
     try:
+        if run.options.datasets.train.measure_once:
+            with memory_for("measuring whole images", VALIDATION), messages_to(logs.event):
+                run.stream.measured = measured_once(run.judge, run.stream.sources, folder.root / MEASURED, stop.check_alone)
         if is_due(run.step, val_freq, total) and not gather_objects([logs.validated(run.step)])[0]:
             validate(run, logs, stop)
         while run.step < total:
@@ -115,10 +102,7 @@ def metric_step(run: MetricRun, batches: Sequence[dict[str, Tensor]], meter: Met
     for micro, batch in enumerate(batches):
         seed_draws(run.options.manual_seed, run.step, rank(), micro)
         with run.accelerator.accumulate(run.model):
-            difference, p_a = compare(run, batch)
-            loss = run.loss(difference, p_a)
-            meter.add("l_pair", loss)
-            meter.add("agreement", _agreement(difference.detach(), p_a))
+            loss = step_loss(run, batch, meter)
             meter.judge(loss, run.step)
             run.accelerator.backward(loss)
             if run.accelerator.sync_gradients:
@@ -128,13 +112,25 @@ def metric_step(run: MetricRun, batches: Sequence[dict[str, Tensor]], meter: Met
     run.n += run.global_batch
 
 
-def compare(run: MetricRun, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Q(A) - Q(B) of every pair (B,) in float32, and p_a (B,). Both images go through the network in one pass."""
+def step_loss(run: MetricRun, batch: dict[str, Tensor], meter: Meter) -> Tensor:
+    """The loss of a micro-batch: how far Q is from people, and how much an attack has gained. All images go through in one pass."""
     batch = {name: value.to(run.accelerator.device, non_blocking=True) for name, value in batch.items()}
-    both = torch.cat([batch["a"], batch["b"]])
-    refs = (unit(batch["ref"].repeat(2, 1, 1, 1)),) if "ref" in batch else ()
-    q_a, q_b = run.model(unit(both) if both.dtype == torch.uint8 else both, *refs).float().chunk(2)
-    return q_a - q_b, batch["p_a"]
+    a, b, ref = (unit(value) if value.dtype == torch.uint8 else value for value in (batch["a"], batch["b"], batch.get("ref", batch["a"])))
+    refs, p_a, attack = (ref,) if "ref" in batch else (), batch["p_a"], run.options.train.attack_opt
+    worse = p_a < 0.5
+    images = [a, b]
+    if attack:
+        with run.accelerator.autocast():
+            images.append(attacked(run.judge, torch.where(worse[:, None, None, None], a, b), refs, attack))
+    q_a, q_b, *q_attacked = run.model(torch.cat(images), *(part.repeat(len(images), 1, 1, 1) for part in refs)).float().chunk(len(images))
+    loss = run.loss(q_a - q_b, p_a)
+    meter.add("l_pair", loss)
+    meter.add("agreement", _agreement((q_a - q_b).detach(), p_a))
+    if attack:
+        gain = (q_attacked[0] - torch.where(worse, q_a, q_b)) / run.loss.unit
+        meter.add("attack_gain", gain.detach().mean())
+        loss = loss + attack.weight * gain_loss(gain)
+    return loss
 
 
 def update(run: MetricRun, meter: Meter) -> None:
@@ -166,20 +162,9 @@ def validate(run: MetricRun, logs: Logs, stop: Stop) -> None:
     """2AFC accuracy on the held-out pairs; nothing without any."""
     if not run.held_out:
         return
-    data, val = run.options.datasets.train, run.options.datasets.val
-    given = len(val.manifests) if val else 0
-    shorter = [data.resize_px] * (len(run.held_out) - given) + [val.resize_px if val else None] * given
     with memory_for("validation", VALIDATION), averaged(run) as judge:
-        logs.validation(run.step, validate_pairs(judge, run.held_out, shorter, stop.check_alone))
+        logs.validation(run.step, validate_pairs(judge, run.held_out, stop.check_alone))
     wait_for_everyone()
-
-
-def _with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
-    """Stored options, complete by this version's measure; as they are where it does not know some of them."""
-    try:
-        return MetricOptions.model_validate(stored).model_dump(mode="json")
-    except ValidationError:
-        return stored
 
 
 def _agreement(difference: Tensor, p_a: Tensor) -> Tensor:
@@ -188,12 +173,12 @@ def _agreement(difference: Tensor, p_a: Tensor) -> Tensor:
 
 
 def _rate(run: MetricRun, base: float, step: int) -> float:
-    return learning_rate(cast(TrainOptions, run.options.train), base, step)
+    return learning_rate(run.options.train, base, step)
 
 
-def _samples(run: MetricRun) -> Iterator[dict[str, Any]]:
+def _samples(run: MetricRun) -> Iterator[dict[str, Tensor]]:
     """This process's micro-batches from sample number run.n on, for ever."""
-    data = run.options.datasets.train
-    return pair_loader(
-        *(run.stream, data.batch_size_per_gpu, run.options.train.accum_iter, rank(), world_size(), run.n, data.num_worker_per_gpu)
+    data, accumulation = run.options.datasets.train, run.options.train.accum_iter
+    return train_loader(
+        run.stream, data.batch_size_per_gpu, accumulation, rank(), world_size(), start_n=run.n, workers=data.num_worker_per_gpu
     )

@@ -8,10 +8,10 @@ import torch
 
 from ..distributed import gather_objects, share
 from .metric_judge import Judge, fitted
-from .metric_pairs import Source, images_of
+from .metric_pairs import Source, sights, sights_of
 
 
-def validate_pairs(judge: Judge, held_out: Sequence[Source], shorter: Sequence[int | None], alone: Callable[[], None]) -> dict[str, float]:
+def validate_pairs(judge: Judge, held_out: Sequence[Source], alone: Callable[[], None]) -> dict[str, float]:
     """2AFC accuracy of every held-out manifest, `accuracy_<name>`, and of all their pairs, `accuracy`; 1 is best, chance is 0.5.
 
     Images are judged whole, each once, shared between the processes; `alone` is called before each. Pairs that people find alike (p_a =
@@ -19,18 +19,20 @@ def validate_pairs(judge: Judge, held_out: Sequence[Source], shorter: Sequence[i
     """
     device = next(judge.parameters()).device
     right: dict[str, list[float]] = {}
-    for source, side in zip(held_out, shorter, strict=True):
-        keys = images_of([source])
+    full = judge.info.mode == "FR"
+    for source in held_out:
+        todo = list(sights_of([source], full))
         mine = []
-        for i in share(len(keys)):
+        for i in share(len(todo)):
             alone()
-            images = [fitted(path, side, judge.facts).to(device) for path in keys[i] if path is not None]
+            images = [fitted(path, source.resize_px, judge.info).to(device) for path in todo[i] if path is not None]
             with torch.no_grad():
-                mine.append((keys[i], float(judge(*images[: 1 + judge.facts.full_reference])[0])))
+                mine.append((todo[i], float(judge(*images)[0])))
         q = dict(gather_objects(mine))
-        decided = [pair for pair in source.pairs if pair.p_a != 0.5]
-        found = [agrees(q[pair.img_a, pair.ref] - q[pair.img_b, pair.ref], pair.p_a) for pair in decided]
-        right.setdefault(source.name, []).extend(found)
+        for pair in source.pairs:
+            if pair.p_a != 0.5:
+                a, b = (q[sight] for sight in sights(pair, full))
+                right.setdefault(source.name, []).append(agrees(a - b, pair.p_a))
     every = [value for values in right.values() for value in values]
     columns = {"accuracy": every, **({f"accuracy_{name}": values for name, values in right.items()} if len(right) > 1 else {})}
     return {name: sum(values) / len(values) for name, values in columns.items() if values}

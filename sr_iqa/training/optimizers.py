@@ -78,3 +78,23 @@ def update_average(average: AveragedModel, parameters: nn.ParameterList, decay: 
     else:
         torch._foreach_lerp_(averaged, live, 1 - decay)  # pyright: ignore
     average.n_averaged += 1
+
+
+@contextmanager
+def as_evaluated(net: nn.Module, parameters: nn.ParameterList, average: AveragedModel | None) -> Iterator[None]:
+    """While the block runs the network has the averaged values of its parameters, where there is an average, and computes in float32."""
+    # Accelerate puts mixed precision into an instance attribute `forward`; without it the class's own is back.
+    mixed = vars(net).pop("forward", None)
+    pairs = list(zip(parameters, average.module.parameters(), strict=True)) if average is not None else []
+    _exchange(pairs)
+    try:
+        yield
+    finally:
+        _exchange(pairs)
+        if mixed is not None:
+            vars(net)["forward"] = mixed
+
+
+def _exchange(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    for live, average in pairs:
+        live.data, average.data = average.data, live.data

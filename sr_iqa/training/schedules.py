@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 
+from ..config.metric_models import MetricTrainOptions
 from ..config.models import RewardOptions, ScheduleOptions, TrainOptions
 
 
-def learning_rate(train: TrainOptions, base: float, step: int) -> float:
+def learning_rate(train: TrainOptions | MetricTrainOptions, base: float, step: int) -> float:
     """The rate of the update that leads from `step` to `step + 1`, for a group whose full rate is `base`.
 
     The same values as torch's MultiStepLR and CosineAnnealingLR stepped once per optimizer step,

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from ..atomic import atomic_write
-from ..config.models import Options
+from ..config.models import Options, Section
 from ..errors import DAMAGED_FILE, UserError
 
 FREE_KEYS = (
@@ -67,20 +67,20 @@ def _newest_first(folder: Path) -> Iterator[Path]:
     return (_state_path(folder, step) for step in sorted(steps, reverse=True))
 
 
-def plain(options: Options) -> dict[str, Any]:
+def plain(options: Section) -> dict[str, Any]:
     """The options as nested plain values, for storing beside the weights."""
     return options.model_dump(mode="json")
 
 
-def check_unchanged(then: dict[str, Any], now: dict[str, Any], source: Path) -> None:
-    """Refuses to go on with other options than the run was started with, FREE_KEYS excepted.
+def check_unchanged(then: dict[str, Any], now: dict[str, Any], source: Path, kind: type[Section] = Options) -> None:
+    """Refuses to go on with other options than the run was started with, FREE_KEYS excepted; both are plain values of a `kind`.
 
     An option that the run's version did not have counts as having its default then.
 
     Raises:
         UserError: names every key that differs, with both values.
     """
-    before, after = dict(flat(_with_defaults(then))), dict(flat(now))
+    before, after = dict(flat(_with_defaults(then, kind))), dict(flat(now))
     changed = [
         f"  {key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')}"
         for key in sorted(before.keys() | after.keys())
@@ -93,10 +93,10 @@ def check_unchanged(then: dict[str, Any], now: dict[str, Any], source: Path) -> 
         )
 
 
-def _with_defaults(options: dict[str, Any]) -> dict[str, Any]:
+def _with_defaults(options: dict[str, Any], kind: type[Section]) -> dict[str, Any]:
     """Stored options, complete by this version's measure; as they are where it does not know some of them."""
     try:
-        return plain(Options.model_validate(options))
+        return plain(kind.model_validate(options))
     except ValidationError:
         return options
 

@@ -85,7 +85,7 @@ def choose_gt(run: Run, batch: Batch, meter: Meter) -> tuple[Tensor, Tensor]:
 def generator_step(run: Run, batch: Batch, lq: Tensor, gt: Tensor, meter: Meter) -> tuple[Tensor, Tensor | None]:
     """Gradients of L for the generator, and its update; returns sr (B, 3, H, W), not clamped, and the discriminator's logits of it."""
     sr = run.generator.model(lq)
-    terms, fake = generator_terms(run, batch, sr, gt, meter)
+    terms, fake = generator_terms(run, batch, lq, sr, gt, meter)
     total = torch.stack(list(terms.values())).sum()
     meter.judge(total, run.step)
     run.accelerator.backward(total)
@@ -95,18 +95,22 @@ def generator_step(run: Run, batch: Batch, lq: Tensor, gt: Tensor, meter: Meter)
     return sr.detach(), fake
 
 
-def generator_terms(run: Run, batch: Batch, sr: Tensor, gt: Tensor, meter: Meter) -> tuple[dict[str, Tensor], Tensor | None]:
+def generator_terms(run: Run, batch: Batch, lq: Tensor, sr: Tensor, gt: Tensor, meter: Meter) -> tuple[dict[str, Tensor], Tensor | None]:
     """The weighted scalars whose sum is L, and the discriminator's logits. Losses are logged with their weights, rewards as Q's values."""
     objective, fake = run.objective, None
     terms = {name: loss(sr, gt) for name, loss in objective.supervised.items()}
     if objective.negative:
         agreement = batch["agreement"], batch["agreements"].gather(1, batch["member"][:, None])[:, 0]
         terms["l_neg"] = objective.negative(sr, unit(batch["negative"]), gt, unit(batch["original"]), *agreement)
+    if objective.to_base and run.base is not None:
+        with torch.no_grad(), run.accelerator.autocast():
+            start = run.base(lq)
+        terms["l_base"] = objective.to_base(sr, start.float())
     if run.discriminator:
         terms["l_g_gan"], fake = adversarial_term(run.discriminator, sr)
     for name, value in terms.items():
         meter.add(name, value)
-    return terms | reward_terms(run, sr, meter), fake
+    return terms | reward_terms(run, sr, gt, meter), fake
 
 
 def adversarial_term(learner: Discriminator, sr: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,19 +139,15 @@ class KnownGradient(torch.autograd.Function):
         return grad_output * ctx.saved_tensors[0], None, None
 
 
-def reward_terms(run: Run, sr: Tensor, meter: Meter) -> dict[str, Tensor]:
-    """-lambda_Q(step) * mean Q(sr) for each reward; before a reward's start it is only logged."""
+def reward_terms(run: Run, sr: Tensor, gt: Tensor, meter: Meter) -> dict[str, Tensor]:
+    """-lambda_Q(step) * Q(sr) for each reward; before a reward's start it is only logged."""
     if run.objective.rewards is None:
         return {}
-    weights = [reward_weight(reward, run.step) for reward in run.train.reward_opt]
-    with torch.set_grad_enabled(any(weights)):
-        scores = run.objective.rewards(sr)
-    terms = {}
-    for weight, (name, score) in zip(weights, scores.items(), strict=True):
-        meter.add(f"r_{name}", score.mean())
-        if weight:
-            terms[f"r_{name}"] = -weight * score.mean()
-    return terms
+    weights = {reward.metric: reward_weight(reward, run.step) for reward in run.train.reward_opt}
+    logged, terms = run.objective.rewards.terms(sr, gt, weights)
+    for name, value in logged.items():
+        meter.add(f"r_{name}", value)
+    return {f"r_{name}": term for name, term in terms.items()}
 
 
 def discriminator_step(run: Run, learner: Discriminator, gt: Tensor, fake: Tensor, meter: Meter) -> None:

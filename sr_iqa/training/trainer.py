@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -15,16 +14,17 @@ from ..config.models import DataOptions, Options
 from ..data.sets import load_sets
 from ..data.store import Reader, is_store
 from ..data.stream import train_loader
-from ..distributed import check_launch, contact_with_others, gather_objects, is_main, rank, wait_for_everyone, world_size
-from ..errors import UsageError
-from ..evaluation import evaluate
+from ..distributed import check_launch, gather_objects, is_main, rank, wait_for_everyone, world_size
+from ..evaluation import NOISE_BASE, evaluate
 from ..images import write_png
+from ..inference.base import Base
 from ..iqa.metrics import Metric, create_metric
-from ..modes import tf32
+from ..iqa.noise import ALARM
 from . import state as states
 from .build import Run, build
-from .checkpoint import averaged, capture, restore, save_networks
-from .folder import RunFolder, archive, only_run_in, prepare, run_folder
+from .checkpoint import averaged, base_of, capture, restore, save_networks
+from .folder import RunFolder, run_folder
+from .frame import earlier, reports, surroundings
 from .logs import WAITING, Logs, Stopwatch, is_finished, messages_to
 from .memory import STEP, VALIDATION, memory_for
 from .meter import Meter
@@ -33,9 +33,6 @@ from .samples import sample_sheet
 from .schedules import is_due, learning_rate
 from .steps import train_step
 from .stopping import Stop, StopRequested
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 
 def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path:
@@ -53,20 +50,10 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
     check_launch()
     options = with_network(options)
     folder = run_folder(options)
-    saved, notes = (None, []) if fresh else states.newest_state(folder.states)
-    if saved:
-        states.check_unchanged(saved["options"], states.plain(options), folder.root)
-        if options.train and saved["step"] >= options.train.total_iter and is_finished(folder):
-            return folder.root
-    with ExitStack() as stack:
-        if is_main():
-            stack.enter_context(only_run_in(folder))
-        stack.enter_context(contact_with_others())
-        stack.enter_context(determinism(options.deterministic))
-        if options.precision != "no":
-            stack.enter_context(tf32(True))
-        stop = stack.enter_context(Stop())
-        accelerator = make_accelerator(options, folder)
+    saved, notes = earlier(folder, options, fresh)
+    if saved and options.train and saved["step"] >= options.train.total_iter and is_finished(folder):
+        return folder.root
+    with surroundings(options, folder) as (accelerator, stop):
         with messages_to(notes.append):
             run = build(options, accelerator)
         rehearse(run)
@@ -74,15 +61,7 @@ def train(options: Options, *, fresh: bool = False, quiet: bool = False) -> Path
         if saved:
             restore(run, meter, saved, folder.root)
             notes.append(f"resumed from {folder.root} at step {run.step}")
-        if is_main():
-            if fresh:
-                archive(folder)
-            prepare(folder, options, run.step)
-        wait_for_everyone()
-        logs = Logs(folder, accelerator, run.step, run.train.total_iter, options.logger.use_tb_logger, quiet)
-        with logs, contact_with_others():  # inside, so that status.json has the words
-            for note in notes:
-                logs.event(note)
+        with reports(folder, options, accelerator, run.step, fresh=fresh, quiet=quiet, notes=notes) as logs:
             loop(run, meter, folder, logs, stop)
     return folder.root
 
@@ -153,6 +132,8 @@ class HeldOut(NamedTuple):
     data: DataOptions
     reader: Reader
     judges: list[Metric]
+    base: Base | None
+    """What the outputs of a run with an adapter or a reward are compared with."""
 
 
 def open_held_out(run: Run) -> HeldOut | None:
@@ -161,61 +142,34 @@ def open_held_out(run: Run) -> HeldOut | None:
     if data is None:
         return None
     judges = [create_metric(name, run.accelerator.device) for name in run.options.val.metrics]
-    return HeldOut(data, load_sets(data, run.options.scale)[0], judges)
+    return HeldOut(data, load_sets(data, run.options.scale)[0], judges, base_of(run.options, run.accelerator.device))
 
 
 def validate(run: Run, held_out: HeldOut | None, folder: RunFolder, logs: Logs, stop: Stop) -> None:
     """The evaluation protocol on datasets.val, shared between the processes, and a sheet of samples; nothing without datasets.val."""
     if held_out is None:
         return
-    val, scale, (data, reader, judges) = run.options.val, run.options.scale, held_out
+    val, scale, (data, reader, judges, base) = run.options.val, run.options.scale, held_out
     images = folder.pictures / str(run.step) if val.save_img else None
     with memory_for("validation", VALIDATION), averaged(run) as net, net.register_forward_pre_hook(stop.check_alone):
-        evaluation = evaluate(net, data, judges, scale, val.crop_border, val.tile, images, val.max_images, reader, val.against)
+        evaluation = evaluate(net, data, judges, scale, val.crop_border, val.tile, images, val.max_images, reader, val.against, base)
         if is_main():
             sheet = sample_sheet(net, reader, data, scale, val.tile)
             write_png(folder.pictures / f"{run.step}.png", sheet)
             logs.picture(run.step, sheet)
-    logs.validation(run.step, {name: evaluation.mean(name) for name in evaluation.columns})
+    means = {name: evaluation.mean(name) for name in evaluation.columns}
+    logs.validation(run.step, means)
+    if (share := means.get(NOISE_BASE, 0.0)) > ALARM:
+        logs.event(noise_alarm(share, run.step))
     wait_for_everyone()
 
 
-def make_accelerator(options: Options, folder: RunFolder) -> Accelerator:
-    """Devices, processes, precision and accumulation."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
-
-    if options.precision == "fp16" and not torch.cuda.is_available():
-        raise UsageError("precision fp16 needs a GPU; use bf16 or no")
-    accumulation = options.train.accum_iter if options.train else 1
-    # Accelerate keeps the first run's precision for the whole process, and refuses another one, until its state is dropped.
-    AcceleratorState._reset_state()
-    return Accelerator(
-        mixed_precision="no" if options.precision == "tf32" else options.precision,
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulation, sync_with_dataloader=False),
-        log_with="tensorboard" if options.logger.use_tb_logger else None,
-        project_dir=folder.root,
-        # Buffers are functions of weights that are equal everywhere; broadcasting them between two passes of the discriminator would
-        # overwrite what its backward pass needs.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+def noise_alarm(share: float, step: int) -> str:
+    """What a validation says whose outputs differ from the base network's by more noise than clean changes make (docs/iqa.md)."""
+    return (
+        f"alarm at step {step}: {share:.0%} of what separates the outputs from the base network's is structured noise (noise_base is above"
+        f" {ALARM}): a metric may be pleased and the picture no better. Look at the pictures; a smaller reward weight or fewer steps help"
     )
-
-
-@contextmanager
-def determinism(wanted: bool) -> Iterator[None]:
-    """Bit-identical kernels on CUDA, and an error from those that have none."""
-    before = torch.are_deterministic_algorithms_enabled()
-    if wanted == before:  # the switch imports torch's compiler, which takes seconds
-        yield
-        return
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(wanted)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
 
 
 def _samples(run: Run) -> Iterator[dict[str, torch.Tensor]]:
