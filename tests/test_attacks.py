@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
 
 from sr_iqa.config.metric_models import AttackOptions, MetricOptions
-from sr_iqa.iqa.attacks import LONG, SHORT, ascend, strongest
+from sr_iqa.iqa.attacks import LONG, SHORT, ascend, attacked, gain_loss, strongest
 from sr_iqa.iqa.metrics import create_metric
-from sr_iqa.training.metric_attack import attacked, gain_loss
 from tests.test_metric_trainer import lines, make_pairs, only_net, plain, run
 from tests.tiny_runs import differences
 
@@ -87,12 +85,10 @@ def test_the_loss_of_gains_is_one_sided_and_smooth():
 
 def test_attacks_on_the_way_are_within_the_distance_and_follow_the_seed(images):
     inside, options = images * 0.8 + 0.1, AttackOptions(distance=6, tiled=0)
-    judge = nn.Module()
-    judge.forward = brightness
 
     def draw():
         torch.manual_seed(4)
-        return attacked(judge, inside, (), options)
+        return attacked(brightness, inside, options)
 
     change = (draw() - inside).abs().amax((1, 2, 3)) * 255
     assert ((change > 0.3) & (change <= 6.01)).all() and len(set(change.tolist())) == 3

@@ -1,17 +1,30 @@
-"""Attacks on a metric: changes of pixels within a distance that raise its score, found by gradient ascent.
+"""Attacks on a metric: changes of pixels within a distance that raise its score, found by gradient ascent; and training against them.
 
-Madry et al. (ICLR 2018, arXiv 1706.06083), towards a higher score. What no small change can raise, a reward can only raise by larger ones.
+Madry et al. (ICLR 2018, arXiv 1706.06083), towards a higher score. What no small change can raise, a reward can only raise by large ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from sr_iqa.config.metric_models import AttackOptions
 
 Score = Callable[[Tensor], Tensor]
 """(N, 3, H, W) in [0, 1] -> (N,), higher is better, each image by itself."""
+
+SHORT, LONG = 2, 20
+"""Steps of the attacks that a metric is measured with."""
+FAINTEST = 1 / 255
+"""The shortest distance in training; up to the longest it is drawn on a logarithmic scale."""
+STEP_SHARES = (0.1, 0.2, 0.35, 0.6)
+"""Length of a step in training, as a share of the distance: long ones hide what short ones find, and the reverse."""
+SOFT = 0.5
+"""Gains below this many units are punished by their squares: a hinge of full force from 0 on drags all scores down."""
 
 
 @torch.enable_grad()
@@ -44,15 +57,30 @@ def ascend(score: Score, images: Tensor, distance: Tensor | float, steps: int, s
     return found
 
 
-SHORT, LONG = 2, 20
-"""Steps of the attacks that a metric is tested with."""
-
-
 def strongest(score: Score, images: Tensor, distance: float, steps: int, period: int | None = None) -> Tensor:
-    """By how much the score rises, (N,), under the best of several step sizes: a step that is too long hides what is there to find."""
-    with torch.no_grad():
-        before = score(images)
-    sizes = (distance / 2, distance) if steps <= SHORT else (0.25 / 255, 1 / 255, distance / 4)
+    """By how much the score rises, (N,), under the best of several lengths of a step. Arguments as `ascend`'s."""
+    sizes = (distance / 2, distance) if steps <= SHORT else (FAINTEST / 4, FAINTEST, distance / 4)
     found = [ascend(score, images, distance, steps, size, period) for size in sizes]
     with torch.no_grad():
-        return torch.stack([score(changed) for changed in found]).amax(0) - before
+        return torch.stack([score(changed) for changed in found]).amax(0) - score(images)
+
+
+# ---------------------------------------------------------------- training
+
+
+def attacked(score: Score, images: Tensor, options: AttackOptions) -> Tensor:
+    """Images (N, 3, H, W) in [0, 1] as a random attack leaves them; drawn from torch's global generator."""
+    n, longest = len(images), options.distance / 255
+    distance = FAINTEST * (longest / FAINTEST) ** torch.rand((n, 1, 1, 1))
+    share = torch.tensor(STEP_SHARES)[torch.randint(len(STEP_SHARES), (n, 1, 1, 1))]
+    steps = int(torch.randint(math.ceil(options.steps / 3), options.steps + 1, ()))
+    tiled = bool(torch.rand(()) < options.tiled)
+    period = options.periods[int(torch.randint(len(options.periods), ()))] if tiled else None
+    distance, step = (values.to(images) for values in (distance, share * distance))
+    return ascend(score, images, distance, steps, step, period)
+
+
+def gain_loss(gain: Tensor) -> Tensor:
+    """The mean of what attacks have gained (N,), in the pair loss's units of Q; what they lost does not count."""
+    over = F.relu(gain)
+    return F.smooth_l1_loss(over, torch.zeros_like(over), beta=SOFT)

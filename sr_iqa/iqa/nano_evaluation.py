@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sr_iqa.iqa.attacks import LONG, SHORT, strongest
 from sr_iqa.iqa.nano import Nano, grid_share
 from sr_iqa.iqa.nano_attacks import downscale
 from sr_iqa.iqa.nano_families import blur, deconvolve, down_and_up, enlarged, jpeg, low_pass, quantise, tensor, unsharp
@@ -50,6 +51,24 @@ BETTER_SOFT: dict[str, Operation] = {
 """The same for photos that were resized to twice their size, as the demo's are."""
 
 
+ATTACK_DISTANCE = 4 / 255
+ATTACKS: dict[str, tuple[int, int | None]] = {
+    "2 steps": (SHORT, None),
+    "20 steps": (LONG, None),
+    "2 steps, a tile of 4 px": (SHORT, 4),
+    "20 steps, a tile of 4 px": (LONG, 4),
+    "20 steps, a tile of 8 px": (LONG, 8),
+}
+"""Gradient ascent on the score: its steps, and the period of the change."""
+STARTS: dict[str, Operation] = {
+    "photo": lambda i: i,
+    "blur, sigma 1.5": lambda i: blur(i, 1.5),
+    "JPEG, quality 30": lambda i: jpeg(i, 30),
+    "made 4x smaller and enlarged": lambda i: down_and_up(i, 4),
+}
+"""What is attacked."""
+
+
 def textured_crops(photo: np.ndarray) -> list[tuple[slice, slice]]:
     """The windows of a grid of 128 px that are not flat, of a float32 photo (h, w, 3) in [0, 1]."""
     h, w = photo.shape[:2]
@@ -77,6 +96,16 @@ def gains(nano: Nano, photos: Sequence[np.ndarray], operations: Mapping[str, Ope
             for name, operation in operations.items():
                 rows[name].append(scores(nano, operation(photo), windows) - before)
     return {name: torch.cat(parts) for name, parts in rows.items()}
+
+
+def attack_gains(nano: Nano, photos: Sequence[np.ndarray], distance: float = ATTACK_DISTANCE) -> dict[str, dict[str, float]]:
+    """By attack and start: the mean gain of the score, over the first textured crop of each float32 photo (h, w, 3) in [0, 1]."""
+    crops = [photo[windows[0]] for photo in photos if (windows := textured_crops(photo))]
+    starts = {name: tensor(np.stack([quantise(operation(crop)) for crop in crops])) for name, operation in STARTS.items()}
+    return {
+        attack: {name: float(strongest(nano, images, distance, steps, period).mean()) for name, images in starts.items()}
+        for attack, (steps, period) in ATTACKS.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -115,11 +144,14 @@ def fine_tune(
 
 
 def card(nano: Nano, photos: Sequence[np.ndarray]) -> str:
-    """The model card's table for float32 photos: share of right pairs and mean gain, by operation."""
+    """The model card's tables for float32 photos: share of right pairs and mean gain by operation; what attacks gain."""
     lines = []
     groups = [(kind, photos, operations, -1) for kind, operations in WORSE.items()]
     groups += [("better", photos, BETTER, 1), ("better, enlarged x2", [enlarged(photo) for photo in photos], BETTER_SOFT, 1)]
     for kind, images, operations, sign in groups:
         for name, gain in gains(nano, images, operations).items():
             lines.append(f"| {kind} | {name} | {(sign * gain > 0).float().mean():.3f} | {gain.mean():+.1f} | {len(gain)} |")
-    return "\n".join(["| kind | operation | right | mean gain | pairs |", "|---|---|---|---|---|", *lines])
+    found = attack_gains(nano, photos)
+    attacks = [f"| {name} | {' | '.join(f'{gain:+.1f}' for gain in row.values())} |" for name, row in found.items()]
+    pairs = ["| kind | operation | right | mean gain | pairs |", "|---|---|---|---|---|", *lines]
+    return "\n".join([*pairs, "", f"| attack | {' | '.join(STARTS)} |", "|---" * (1 + len(STARTS)) + "|", *attacks])

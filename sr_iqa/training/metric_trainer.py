@@ -13,6 +13,7 @@ from ..atomic import atomic_write
 from ..config.metric_models import MetricOptions
 from ..data.stream import train_loader
 from ..distributed import check_launch, gather_objects, is_main, rank, wait_for_everyone, world_size
+from ..iqa.attacks import attacked, gain_loss
 from ..iqa.trained import save_metric
 from . import state as states
 from .folder import RunFolder, run_folder
@@ -20,7 +21,6 @@ from .frame import earlier, reports, surroundings
 from .logs import Logs, Stopwatch, is_finished, messages_to
 from .memory import memory_for
 from .meter import Meter
-from .metric_attack import attacked, gain_loss
 from .metric_build import MetricRun, build_metric_run
 from .metric_measured import measured_once
 from .metric_state import averaged, capture, header, restore
@@ -121,7 +121,7 @@ def step_loss(run: MetricRun, batch: dict[str, Tensor], meter: Meter) -> Tensor:
     images = [a, b]
     if attack:
         with run.accelerator.autocast():
-            images.append(attacked(run.judge, torch.where(worse[:, None, None, None], a, b), refs, attack))
+            images.append(attacked(lambda x: run.judge(x, *refs), torch.where(worse[:, None, None, None], a, b), attack))
     q_a, q_b, *q_attacked = run.model(torch.cat(images), *(part.repeat(len(images), 1, 1, 1) for part in refs)).float().chunk(len(images))
     loss = run.loss(q_a - q_b, p_a)
     meter.add("l_pair", loss)
