@@ -1,87 +1,95 @@
-"""Metrics against orderings that are known: `python -m benchmarks.judges --photos DIR [--out DIR] [--metrics LIST]`.
+"""Metrics against orderings that are known: `python -m benchmarks.judges --photos DIR [--count N] [--metrics LIST] [--scores TABLE]`.
 
-A synthetic manifest, no people in it: each photo is blurred, made noisy, compressed and downscaled in three strengths, and of two strengths
-of one kind, the photo itself being strength 0, the weaker is the better image. A metric that fails here fails at the easiest there is; one
-that does well here has shown nothing about people's taste.
+Synthetic pairs, no people in them (sr_iqa/lab/synthetic.py): KADID-10k's 25 kinds of distortion and six of super-resolution networks, at
+levels 0 (the photo) to 5, of which the fainter is better. Tables: by kind; by what nano's training has seen; how errors go together.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from itertools import combinations
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from sr_iqa.images import list_images, read_image, write_png
-from sr_iqa.iqa.nano_families import blur, down_and_up, jpeg, quantise
-from sr_iqa.lab.judges import Request, judge
+from sr_iqa.data.distortions import DISTORTIONS, SUPER_RESOLUTION
+from sr_iqa.iqa.nano_distorted import HELD_OUT_KINDS, KINDS, LEVELS
+from sr_iqa.lab.agreement import WHOLE, Agreement
+from sr_iqa.lab.judges import Request, Verdict, judge
 from sr_iqa.lab.page import write_page
 from sr_iqa.lab.results import text, together_text, write_json
-from sr_iqa.preferences.manifest import Manifest, Pair, write_manifest
+from sr_iqa.lab.synthetic import Synthetic, make_synthetic
+from sr_iqa.preferences.manifest import Manifest, Pair, read_manifest, write_manifest
 
-SIDE_PX = 320
-SEED = 0
-NO_REFERENCE = "nano,niqe,piqe,entropy"
-FULL_REFERENCE = "psnr,ssimc,gmsd,nlpd"
+NO_REFERENCE = "nano,niqe,piqe"
+FULL_REFERENCE = "psnr,ssimc,gmsd"
 """Quick metrics that need no weights, or come with theirs. Orderings of one kind of damage are easy for those that see the reference."""
-Level = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-def _noisy(image: np.ndarray, std: float, rng: np.random.Generator) -> np.ndarray:
-    return image + rng.normal(0, std / 255, image.shape).astype(np.float32)
+def level(path: Path) -> int:
+    """0 of the photo itself, else that of <kind>_<level>.png."""
+    return 0 if path.stem == "original" else int(path.stem.rpartition("_")[2])
 
 
-LADDERS: dict[str, list[Level]] = {
-    "blur": [lambda image, _, sigma=sigma: blur(image, sigma) for sigma in (0.7, 1.3, 2.4)],
-    "noise": [lambda image, rng, std=std: _noisy(image, std, rng) for std in (4, 10, 25)],
-    "jpeg": [lambda image, _, quality=quality: jpeg(image, quality) for quality in (80, 40, 15)],
-    "downscale": [lambda image, _, factor=factor: down_and_up(image, factor) for factor in (1.5, 2.5, 4)],
-}
-"""From weak to strong; the photo itself comes before the first."""
+def parts(pair: Pair) -> Iterator[str]:
+    """The groups of the second manifest that a pair is in."""
+    yield WHOLE
+    levels = {level(pair.img_a), level(pair.img_b)}
+    if pair.group in HELD_OUT_KINDS:
+        yield "kinds not trained on"
+    elif pair.group in KINDS:
+        yield "trained kinds, level 3 (not trained on)" if levels - {0, *LEVELS} else "trained kinds and levels"
+    if pair.group in SUPER_RESOLUTION:
+        yield "kinds of super-resolution"
+    if 0 in levels:
+        yield "photo against any"
 
 
-def make_manifest(photos: Path, out: Path, count: int) -> Path:
-    """Writes the images of the first `count` photos and their manifest; pairs stand in random order."""
-    rng = np.random.default_rng(SEED)
-    pairs: list[Pair] = []
-    for photo in list_images(photos)[:count]:
-        image = read_image(photo)[:SIDE_PX, :SIDE_PX].astype(np.float32) / 255
-        for group, levels in LADDERS.items():
-            paths = [out / "images" / f"{photo.stem}_original.png"]
-            _save(paths[0], image)
-            for k, level in enumerate(levels, 1):
-                paths.append(out / "images" / f"{photo.stem}_{group}{k}.png")
-                _save(paths[k], level(image, rng))
-            for better, worse in combinations(paths, 2):
-                turned = rng.random() < 0.5
-                a, b = (worse, better) if turned else (better, worse)
-                pairs.append(Pair(a, b, float(not turned), paths[0], group, content=photo.stem))
-    write_manifest(out / "synthetic.csv", Manifest(tuple(pairs), out))
-    return out / "synthetic.csv"
+def by_parts(manifest: Manifest, path: Path) -> Path:
+    """Writes the same pairs, grouped by `parts`."""
+    pairs = [replace(pair, group=part) for pair in manifest.pairs for part in parts(pair)]
+    write_manifest(path, Manifest(tuple(pairs), manifest.root))
+    return path
 
 
-def _save(path: Path, image: np.ndarray) -> None:
-    write_png(path, quantise(image))
+def by_kind(verdict: Verdict) -> str:
+    """A Markdown table: accuracy in % by kind, and the mean over kinds."""
+    names = [entry.scored.name for entry in verdict.agreements]
+    rows = [f"| kind | {' | '.join(f'`{name}`' for name in names)} |", "|---" * (1 + len(names)) + "|"]
+    shares = {kind: [accuracy(entry, kind) for entry in verdict.agreements] for kind in DISTORTIONS}
+    rows += [f"| {kind} | {' | '.join(f'{100 * value:.1f}' for value in values)} |" for kind, values in shares.items()]
+    means = np.mean(list(shares.values()), 0)
+    return "\n".join([*rows, f"| **mean** | {' | '.join(f'**{100 * value:.1f}**' for value in means)} |"])
+
+
+def accuracy(entry: Agreement, kind: str) -> float:
+    """Share of the kind's pairs that the metric orders right."""
+    share = entry.groups[kind].share
+    return share.value if share else float("nan")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Metrics against orderings that are known.")
     parser.add_argument("--photos", type=Path, required=True, help="a folder of photos; nano was trained on BSDS500's train/")
     parser.add_argument("--out", type=Path, default=Path("experiments/judges"))
-    parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--metrics", default=f"{NO_REFERENCE},{FULL_REFERENCE}")
-    parser.add_argument("--together", default=NO_REFERENCE, help="the metrics whose errors are compared")
+    parser.add_argument("--scores", type=Path, help="a table of a foreign metric's scores of the images, lower better")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    manifest = make_manifest(arguments.photos, arguments.out, arguments.count)
-    verdict, together = (judge(Request(manifest, names), say=print) for names in (arguments.metrics, arguments.together))
-    write_page(verdict, arguments.out / "judges.html")
-    write_page(together, arguments.out / "together.html")
-    write_json(verdict, arguments.out / "judges.json")
-    print(f"\n{text(verdict)}\n\n{together_text(together)}")
+    manifest = make_synthetic(Synthetic(arguments.photos, arguments.out, count=arguments.count))
+    foreign = {"scores": (arguments.scores,), "lower_better": foreign_names(arguments.scores)} if arguments.scores else {}
+    kinds = judge(Request(manifest, arguments.metrics, **foreign), say=print)
+    groups = judge(Request(by_parts(read_manifest(manifest), arguments.out / "parts.csv"), arguments.metrics, **foreign), say=print)
+    write_page(kinds, arguments.out / "judges.html")
+    write_json(kinds, arguments.out / "judges.json")
+    print(f"\n{by_kind(kinds)}\n\n{text(groups)}\n\n{together_text(kinds)}")
+
+
+def foreign_names(table: Path) -> tuple[str, ...]:
+    return tuple(name.strip() for name in table.read_text().splitlines()[0].split(",")[1:])
 
 
 if __name__ == "__main__":

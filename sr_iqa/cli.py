@@ -451,6 +451,9 @@ def iqa_import(
     ] = None,
     least_gap: Annotated[float | None, typer.Option(min=0, help="Opinion scores: leave out pairs that lie closer.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the pairs that are drawn.")] = 0,
+    references: Annotated[
+        bool, typer.Option("--references", help="kadid, pipal, tid2013: pair each image with its reference too, which wins.")
+    ] = False,
     mos_column: Annotated[str, typer.Option(help="koniq: MOS (1 to 5) or MOS_zscore.")] = "MOS",
     block: Annotated[int, typer.Option(help="koniq: images that are paired with each other.")] = 20,
     columns: Annotated[str, typer.Option(help="csv: which column is which, img_a=left,img_b=right,p_a=choice.")] = "",
@@ -469,6 +472,7 @@ def iqa_import(
         per_content=per_content,
         least_gap=least_gap,
         seed=seed,
+        references=references,
         mos_column=mos_column,
         block=block,
         table=table_rule(columns, words, separator, images),

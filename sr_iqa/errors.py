@@ -3,11 +3,13 @@
 import pickle
 import struct
 
+from safetensors import SafetensorError
+
 DAMAGED_FILE = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError),
-    *(pickle.UnpicklingError, struct.error),
+    *(pickle.UnpicklingError, struct.error, SafetensorError),
 )
-"""What torch.load raises for damaged files (6,000 altered and random ones tried); MemoryError is not among them."""
+"""What torch.load and safetensors raise for damaged files (6,000 altered and random ones tried); MemoryError is not among them."""
 
 
 _CONTROL = (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # the last two groups turn text round

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -176,6 +177,26 @@ def test_ssim_is_on_luma():
     assert create_metric("ssim")(y, x) > create_metric("ssimc")(y, x) + 0.05
 
 
+@pytest.mark.parametrize("name", ["nano", "niqe", "lpips", "musiq", "topiq_nr", "brisque"])
+@pytest.mark.parametrize(("suffix", "content"), [(".safetensors", b""), (".safetensors", b"x" * 100), (".pth", b"x" * 100), (".pth", None)])
+def test_weight_files_that_hold_something_else_are_named(tmp_path, name, suffix, content):
+    path = tmp_path / f"other{suffix}"
+    if content is None:
+        torch.save({"weight": torch.zeros(3)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        create_metric(name, weights=path)
+
+
+def test_niqe_of_an_image_without_texture_is_nan_and_spares_the_others():
+    niqe, images = create_metric("niqe"), torch.rand(3, 3, 96, 96)
+    images[1] = 0.5
+    values = niqe(images)
+    assert values.isnan().tolist() == [False, True, False]
+    assert torch.equal(values[[0, 2]], torch.cat([niqe(images[:1]), niqe(images[2:])]))
+
+
 def test_niqe_is_basicsrs():
     from sr_iqa.archs.basicsr_bridge import import_basicsr
 
@@ -184,7 +205,7 @@ def test_niqe_is_basicsrs():
 
     pixels = picture(192)
     metric = create_metric("niqe")
-    metric._net.color_space = "ycbcr"  # BasicSR's luma; pyiqa's default is that of YIQ
+    metric._net.net.color_space = "ycbcr"  # BasicSR's luma; pyiqa's default is that of YIQ
     value = metric(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255).item()
     expected = float(np.squeeze(calculate_niqe(pixels[..., ::-1], crop_border=0, input_order="HWC", convert_to="y")))
     assert value == pytest.approx(expected, rel=0.01)

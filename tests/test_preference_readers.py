@@ -227,6 +227,10 @@ def test_kadid(tmp_path):
         ("I02_01_01", "I02_01_02"): (0, "I02", "i02"),
     }
     assert {path.stem: value for path, value in manifest.mos.items()} == scores
+    with_refs, _, _ = imported("kadid", root, references=True)
+    added = {(p.img_a.stem, p.img_b.stem): (p.p_a, p.ref.stem, p.content) for p in with_refs.pairs}
+    assert added == pairs | {(name, name[:3]): (0, name[:3], name[:3].lower()) for name in scores}
+    assert {path.stem: value for path, value in with_refs.mos.items()} == scores
     apart, _, lines = imported("kadid", root, least_gap=0.1, per_content=1)
     assert len(apart.pairs) == 2 and all(p.p_a != 0.5 for p in apart.pairs) and "left out: 1 (scores too close)" in lines
     (root / "dmos.csv").write_text("dist_img,ref_img,score\n")
@@ -357,6 +361,7 @@ def test_the_table_is_not_overwritten(tmp_path):
         ("sriqa", {"votes": "mean"}, "--votes: sriqa has no use for it; it is for hggt, diffiqa"),
         ("hggt", {"per_content": 3}, "--per-content: hggt has no use"),
         ("kadid", {"block": 3}, "--block: kadid has no use"),
+        ("koniq", {"references": True}, "--references: koniq has no use"),
         ("pipal", {"table": table_rule(separator=";")}, "--columns, --words, --separator, --images: pipal has no use"),
     ],
 )

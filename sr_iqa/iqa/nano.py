@@ -8,6 +8,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sr_iqa.errors import DAMAGED_FILE, UserError
+
 FILTERS, FILTER_PX = 32, 5
 LAYERS = ((2 * FILTERS, 32, 2), (32, 56, 1), (56, 64, 1), (64, 96, 2), (96, 96, 1))
 """The 3 x 3 convolutions after the filters: input channels, output channels, stride. One location of the last covers 8 x 8 pixels."""
@@ -115,7 +117,10 @@ def whitened_dct(count: int, size: int) -> Tensor:
 
 
 def load_nano(path: Path | None = None) -> Nano:
-    """The shipped nano (or the weights in `path`), frozen and in eval mode; reads no network."""
+    """The shipped nano (or the weights in `path`), frozen and in eval mode. Raises UserError for a file that holds something else."""
     net = Nano()
-    net.load_state_dict(load_file(path or str(files("sr_iqa") / "assets" / "nano.safetensors")))
+    try:
+        net.load_state_dict(load_file(path or str(files("sr_iqa") / "assets" / "nano.safetensors")))
+    except DAMAGED_FILE as error:
+        raise UserError(f"{path} does not hold the weights of nano: {error}") from error
     return net.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -15,12 +15,12 @@ import io
 import sys
 import tempfile
 import types
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sr_iqa.errors import DAMAGED_FILE, UserError
@@ -69,14 +69,37 @@ def build_pyiqa(options: dict[str, Any], random_weights: bool = False) -> nn.Mod
 
 
 def build_niqe(parameters: Path) -> nn.Module:
-    """pyiqa's NIQE on the original parameters as BasicSR ships them (.npz), which pyiqa would download as a .mat file."""
+    """pyiqa's NIQE on the original parameters as BasicSR ships them (.npz), which pyiqa would download as a .mat file.
+
+    Raises UserError for a file that holds something else.
+    """
     import numpy as np
     import scipy.io
     from pyiqa.archs.niqe_arch import NIQE
 
-    arrays, matlab = np.load(parameters), io.BytesIO()
-    scipy.io.savemat(matlab, {"mu_prisparam": arrays["mu_pris_param"], "cov_prisparam": arrays["cov_pris_param"]})
-    return NIQE(pretrained_model_path=matlab)  # pyright: ignore[reportArgumentType]
+    matlab = io.BytesIO()
+    try:
+        arrays = np.load(parameters)
+        scipy.io.savemat(matlab, {"mu_prisparam": arrays["mu_pris_param"], "cov_prisparam": arrays["cov_pris_param"]})
+    except (zipfile.BadZipFile, *DAMAGED_FILE) as error:
+        raise UserError(f"{parameters} does not hold NIQE's parameters: {error}") from error
+    return _NanWhereSingular(NIQE(pretrained_model_path=matlab))  # pyright: ignore[reportArgumentType]
+
+
+class _NanWhereSingular(nn.Module):
+    """A network whose fit to an image fails where that has no texture: such an image gets NaN, the others of its batch their values."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            return self.net(x)
+        except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+            if len(x) == 1:
+                return x.new_full((1,), torch.nan)
+            return torch.cat([self(image[None]).reshape(1) for image in x])
 
 
 def build_brisque(vectors: Path | None) -> nn.Module:
@@ -175,7 +198,7 @@ class _Loads:
         """In place of timm's load_pretrained: from Hugging Face's cache, or not at all."""
         try:
             self._load_backbone(model, *args, **kwargs)
-        except (UserError, SafetensorError, *DAMAGED_FILE):  # absent or unusable; an error only if nothing fills these parameters later
+        except (UserError, *DAMAGED_FILE):  # absent or unusable; an error only if nothing fills these parameters later
             self.fill(model, _Absent())
 
     def check_filled(self, net: nn.Module) -> None:

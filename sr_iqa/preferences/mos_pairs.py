@@ -38,6 +38,8 @@ class PairRule:
     least_gap: float = 0.0
     """Pairs whose scores lie closer together are left out."""
     seed: int = 0
+    references: bool = False
+    """Also pair every image with its reference, which wins: A-FINE's first stage is trained so."""
 
 
 def read_rated(lines: Iterable[Line], rated: Callable[[list[str]], Rated]) -> tuple[list[Rated], list[Problem]]:
@@ -69,6 +71,9 @@ def pairs_of(rated: Sequence[Rated], rule: PairRule, group: str = "") -> tuple[l
         for a, b in _drawn(apart, rule.per_content, rng):
             p_a = 0.5 if a.mos == b.mos else float(a.mos > b.mos)
             pairs.append(Pair(a.image, b.image, p_a, a.ref, group=group, content=content))
+        for entry in members if rule.references else ():
+            if entry.ref and entry.ref != entry.image:
+                pairs.append(Pair(entry.image, entry.ref, 0.0, entry.ref, group=group, content=content))
     return pairs, close
 
 

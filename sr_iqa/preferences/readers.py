@@ -36,6 +36,7 @@ class ImportOptions:
     per_content: int | None = None
     least_gap: float | None = None
     seed: int = 0
+    references: bool = False
     mos_column: str = "MOS"
     block: int = KONIQ_BLOCK
     table: TableRule = field(default_factory=TableRule)
@@ -52,7 +53,7 @@ class Imported:
 def _rule(options: ImportOptions, most: int | None, least_gap: float = 0.0) -> PairRule:
     gap = least_gap if options.least_gap is None else options.least_gap
     most = most if options.per_content is None else options.per_content or None  # 0 asks for all
-    return PairRule(most, gap, options.seed)
+    return PairRule(most, gap, options.seed, options.references)
 
 
 KINDS: Mapping[str, Callable[[Path, ImportOptions], Found]] = {
@@ -71,7 +72,7 @@ USES: Mapping[str, tuple[str, ...]] = {
     "diffiqa": ("votes", "derived", "lists"),
     "sriqa": ("per_content", "least_gap", "seed"),
     "csv": ("table",),
-    **dict.fromkeys(("kadid", "pipal", "tid2013"), ("per_content", "least_gap", "seed")),
+    **dict.fromkeys(("kadid", "pipal", "tid2013"), ("per_content", "least_gap", "seed", "references")),
     "koniq": ("per_content", "least_gap", "seed", "mos_column", "block"),
 }
 """The options that a kind looks at."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -64,5 +64,5 @@ def _read(path: Path, identity: str) -> Tensor | None:
     try:
         with safe_open(str(path), framework="pt") as file:
             return file.get_tensor("measured") if (file.metadata() or {}).get("identity") == identity else None
-    except (SafetensorError, *DAMAGED_FILE):
+    except DAMAGED_FILE:
         return None
