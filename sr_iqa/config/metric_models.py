@@ -84,8 +84,10 @@ class AttackOptions(Section):
     """Of the mean gain, in units of pair_opt, beside the pair loss."""
     distance: Annotated[float, Field(ge=1)] = 4.0
     """The largest change of a pixel in 255ths; each image's is drawn between 1 and this, on a logarithmic scale."""
-    steps: PositiveInt = 6
+    steps: PositiveInt = 10
     """At most so many steps of gradient ascent, at least a third of them."""
+    shares: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.06, 0.12, 0.25, 0.5)
+    """Length of a step as a share of the distance; each image's is one of these. Long steps hide what short ones find, and the reverse."""
     tiled: Fraction = 0.4
     """Share of the batches that one repeated tile attacks, as a pixel shuffle paints it."""
     periods: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 4, 8)

@@ -21,8 +21,6 @@ SHORT, LONG = 2, 20
 """Steps of the attacks that a metric is measured with."""
 FAINTEST = 1 / 255
 """The shortest distance in training; up to the longest it is drawn on a logarithmic scale."""
-STEP_SHARES = (0.1, 0.2, 0.35, 0.6)
-"""Length of a step in training, as a share of the distance: long ones hide what short ones find, and the reverse."""
 SOFT = 0.5
 """Gains below this many units are punished by their squares: a hinge of full force from 0 on drags all scores down."""
 
@@ -72,7 +70,7 @@ def attacked(score: Score, images: Tensor, options: AttackOptions) -> Tensor:
     """Images (N, 3, H, W) in [0, 1] as a random attack leaves them; drawn from torch's global generator."""
     n, longest = len(images), options.distance / 255
     distance = FAINTEST * (longest / FAINTEST) ** torch.rand((n, 1, 1, 1))
-    share = torch.tensor(STEP_SHARES)[torch.randint(len(STEP_SHARES), (n, 1, 1, 1))]
+    share = torch.tensor(options.shares)[torch.randint(len(options.shares), (n, 1, 1, 1))]
     steps = int(torch.randint(math.ceil(options.steps / 3), options.steps + 1, ()))
     tiled = bool(torch.rand(()) < options.tiled)
     period = options.periods[int(torch.randint(len(options.periods), ()))] if tiled else None

@@ -94,10 +94,12 @@ ARNIQA = WeightFile(f"{PYIQA_WEIGHTS}/ARNIQA.pth", "checkpoints")
 FACE = (_facexlib("v0.1.0/detection_Resnet50_Final.pth"), _facexlib("v0.2.2/parsing_parsenet.pth"))
 NIQE_PARAMETERS = WeightFile("https://github.com/XPixelGroup/BasicSR/raw/master/basicsr/metrics/niqe_pris_params.npz", "basicsr")
 NANO = WeightFile("nano.safetensors", "assets")
+NANO_ROBUST = WeightFile("nano_robust.safetensors", "assets")
 
 # name, direction, range, weight files in the order in which they are loaded, other facts
 ROWS: tuple[MetricInfo, ...] = (
     _nr("nano", HIGHER, 0, 100, NANO, smallest=16),
+    _nr("nano_robust", HIGHER, 0, 100, NANO_ROBUST, smallest=16),
     _fr("ahiq", HIGHER, 0, 1, TIMM_RESNET50, TIMM_VIT, "AHIQ_vit_p8_epoch33-da3ea303.pth"),
     _fr("ckdn", HIGHER, 0, 1, "CKDN_model_best-38b27dc6.pth"),
     _fr("lpips", LOWER, 0, 1, ALEXNET, "LPIPS_v0.1_alex-df73285e.pth", smallest=31),

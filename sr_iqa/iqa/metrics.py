@@ -254,7 +254,7 @@ def _load(net: nn.Module, path: Path) -> None:
 def _build_nano(info: MetricInfo, weights: Path | None, random_weights: bool) -> nn.Module:
     from .nano import Nano, load_nano
 
-    return Nano() if random_weights else load_nano(weights)
+    return Nano() if random_weights else load_nano(weights, info.name)
 
 
 def _build_niqe(info: MetricInfo, weights: Path | None, random_weights: bool) -> nn.Module:
@@ -302,11 +302,12 @@ AFINES: dict[str, Literal["nr", "fr", "all", "all_scale"]] = {
     "afine_all": "all",
     "afine_all_scale": "all_scale",
 }
+NANOS = ("nano", "nano_robust")
 LPIPS_TRUNKS: dict[str, Literal["alex", "vgg"]] = {"lpips": "alex", "lpips-vgg": "vgg"}
 MUSIQS = ("musiq", "musiq-ava", "musiq-paq2piq", "musiq-spaq")
 Builder = Callable[[MetricInfo, Path | None, bool], nn.Module]
 BUILDERS: dict[str, Builder] = {
-    "nano": _build_nano,
+    **dict.fromkeys(NANOS, _build_nano),
     "niqe": _build_niqe,
     "brisque": _build_brisque,
     "ssimc": _build_ssimc,
@@ -315,7 +316,7 @@ BUILDERS: dict[str, Builder] = {
     **dict.fromkeys(AFINES, _build_afine),
 }
 """Metrics that are not built by pyiqa's own constructor."""
-OWN = ("nano", "ssimc", *LPIPS_TRUNKS, *MUSIQS, *AFINES)
+OWN = (*NANOS, "ssimc", *LPIPS_TRUNKS, *MUSIQS, *AFINES)
 """Metrics computed by code of this package."""
 STATELESS = ("psnr", "psnry", "niqe")
 """Metrics of pyiqa's that are plain functions of their images."""

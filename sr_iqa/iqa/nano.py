@@ -13,9 +13,8 @@ from sr_iqa.errors import DAMAGED_FILE, UserError
 FILTERS, FILTER_PX = 32, 5
 LAYERS = ((2 * FILTERS, 32, 2), (32, 56, 1), (56, 64, 1), (64, 96, 2), (96, 96, 1))
 """The 3 x 3 convolutions after the filters: input channels, output channels, stride. One location of the last covers 8 x 8 pixels."""
-FILTER_GAIN = 4.0
-"""A contrast of about 1/2 gives a response of 1, where log(1 + |response|) turns from a line into a logarithm. With 32, faint patterns and
-edges responded nearly alike, and attacks within 4/255 gained twice as much."""
+FILTER_GAIN = 32.0
+"""A contrast of about 1/16 gives a response of 1, where log(1 + |response|) turns from a line into a logarithm."""
 COLOUR_GAIN = 3.0
 GRID_PX = 4
 """A x4 network can paint any pattern that repeats with this period, at no cost: the cheapest way to please a metric."""
@@ -116,11 +115,15 @@ def whitened_dct(count: int, size: int) -> Tensor:
     return FILTER_GAIN / size**2 * torch.cat([gray, patterns[chosen][:, None] * colours[:, :, None, None]])
 
 
-def load_nano(path: Path | None = None) -> Nano:
-    """The shipped nano (or the weights in `path`), frozen and in eval mode. Raises UserError for a file that holds something else."""
+NANO, ROBUST = "nano", "nano_robust"
+"""The names of the shipped weights: trained to tell pictures apart, and trained against attacks too."""
+
+
+def load_nano(path: Path | None = None, shipped: str = NANO) -> Nano:
+    """The shipped weights (or those in `path`), frozen and in eval mode. Raises UserError for a file that holds something else."""
     net = Nano()
     try:
-        net.load_state_dict(load_file(path or str(files("sr_iqa") / "assets" / "nano.safetensors")))
+        net.load_state_dict(load_file(path or str(files("sr_iqa") / "assets" / f"{shipped}.safetensors")))
     except DAMAGED_FILE as error:
         raise UserError(f"{path} does not hold the weights of nano: {error}") from error
     return net.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -1,21 +1,23 @@
-"""What a reward does to nano: small x4 networks that are fine-tuned to please it, and attacks on pixels that training answers."""
+"""Adversarial examples for nano: pixels changed freely or by a tiled pattern, and small x4 networks fine-tuned to please it.
 
-from collections.abc import Sequence
+An attack only proposes images; the full-reference label says afterwards what they are worth, so an attack that truly sharpens is rewarded.
+"""
+
+from copy import deepcopy
 
 import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_iqa.config.metric_models import AttackOptions
-from sr_iqa.iqa.attacks import attacked, gain_loss
 from sr_iqa.iqa.nano import Nano
-from sr_iqa.iqa.nano_families import label
 
 SCALE = 4
 UPSCALER_CHANNELS = 32
-UNIT = 0.1
-"""The difference of score / 100 that counts as 1, as in `sr-iqa iqa train`."""
+HARMLESS = 0.4
+"""Share of the runs without a reward: nano must not take every fine-tuned network for an attack."""
+RUINED = 0.4
+"""An attack is over when the label of its images has fallen to this share of what it was."""
 
 
 class Upscaler(nn.Module):
@@ -36,28 +38,56 @@ class Upscaler(nn.Module):
 
 
 def downscale(gt: Tensor) -> Tensor:
-    """The low-quality input of x4 networks: 4x smaller, antialiased bicubic."""
+    """The low-quality input of the attacking networks: 4x smaller, antialiased bicubic."""
     return F.interpolate(gt, scale_factor=1 / SCALE, mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def attack_loss(
-    nano: Nano, images: Tensor, best: Tensor, attacks: Sequence[tuple[AttackOptions, int]], rng: Generator
-) -> tuple[Tensor, Tensor]:
-    """What attacks on some of the images (N, 3, H, W) gain beyond what they are worth, and the mean gain of score / 100.
+class Attacker:
+    """A fine-tuning run against nano: L1 to a target minus weight x score, started again from the base after its lifetime."""
 
-    Args:
-        best: the best versions known, (N, 3, H, W): what the label says of a change is granted to it.
-        attacks: kinds of attack, and on how many images.
-    """
-    starts, references, ends = [], [], []
-    nano.requires_grad_(False)
-    for options, count in attacks:
-        rows = torch.from_numpy(rng.choice(len(images), count, replace=False))
-        starts.append(images[rows])
-        references.append(best[rows])
-        ends.append(attacked(nano, starts[-1], options))
-    nano.requires_grad_(True)
-    before, after, reference = torch.cat(starts), torch.cat(ends), torch.cat(references)
-    granted = (label(after, reference) - label(before, reference)).clamp(min=0)
-    gain = (nano(after) - nano(before)) / 100
-    return gain_loss((gain - granted) / UNIT), gain.detach().mean()
+    def __init__(self, base: nn.Module, rng: Generator) -> None:
+        self.base, self.rng = base, rng
+        self.restart()
+        self.left = int(rng.integers(1, self.left + 1))
+
+    def restart(self) -> None:
+        self.net = deepcopy(self.base)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=10 ** self.rng.uniform(-3.8, -2.9), betas=(0.9, 0.99))
+        self.weight = 10 ** self.rng.uniform(-2.4, -1.4) if self.rng.random() > HARMLESS else 0.0
+        self.left = int(self.rng.integers(30, 150))
+        self.to_the_end = self.rng.random() < 0.4
+
+    def step(self, nano: Nano, lq: Tensor, target: Tensor) -> Tensor:
+        """One optimizer step; returns the network's outputs before it, (N, 3, H, W) in [0, 1]."""
+        self.left -= 1
+        output = self.net(lq)
+        loss = F.l1_loss(output, target) - self.weight * nano(output.clamp(0, 1)).mean()
+        self.optimizer.zero_grad()
+        loss.backward(inputs=list(self.net.parameters()))  # not nano's
+        self.optimizer.step()
+        return output.detach().clamp(0, 1)
+
+    def honest(self, lq: Tensor) -> Tensor:
+        """What the base makes of the same input."""
+        with torch.no_grad():
+            return self.base(lq).clamp(0, 1)
+
+    def after(self, quality: float, honest_quality: float) -> None:
+        """Starts again when the run is over, and most often once it has ruined its images: the way there matters most."""
+        if self.left == 0 or (not self.to_the_end and quality < RUINED * honest_quality):
+            self.restart()
+
+
+def pixel_attack(nano: Nano, images: Tensor, rng: Generator) -> Tensor:
+    """Signed-gradient ascent on the score within a random distance, half of the time by one tile repeated over the image."""
+    distance, steps = 10 ** rng.uniform(-2.6, -1.1), int(rng.integers(1, 6))
+    n, _, h, w = images.shape
+    period = int(rng.choice([2, 4, 4, 4, 8])) if rng.random() < 0.5 else None
+    change = torch.zeros_like(images) if period is None else images.new_zeros(n, 3, period, period)
+    change.uniform_(-distance / 2, distance / 2)
+    for _ in range(steps):
+        change.requires_grad_()
+        attacked = (images + (change if period is None else change.repeat(1, 1, h // period, w // period))).clamp(0, 1)
+        (gradient,) = torch.autograd.grad(nano(attacked).sum(), change)
+        change = (change.detach() + 1.5 * distance / steps * gradient.sign()).clamp(-distance, distance)
+    return (images + (change if period is None else change.repeat(1, 1, h // period, w // period))).clamp(0, 1)
