@@ -15,7 +15,7 @@ from benchmarks.fuzz import TARGETS, Child, changed
 from sr_iqa.config import OptionsError, load, options_to_yaml
 from sr_iqa.data.codecs import CODECS
 from sr_iqa.data.gtset import is_name
-from sr_iqa.data.layouts import _read_labels
+from sr_iqa.data.layouts import read_labels
 from sr_iqa.data.tree import check_tree
 from sr_iqa.errors import UserError, printable
 from sr_iqa.images import ImageError, image_size, read_image, read_image_lenient
@@ -75,7 +75,7 @@ JSON = st.recursive(
 def test_any_json_and_any_bytes_are_labels_or_none(folder, content, ascii):
     data = content if isinstance(content, bytes) else json.dumps(content, ensure_ascii=ascii).encode(errors="surrogatepass")
     (folder / "a.json").write_bytes(data)
-    words = refused_or(ValueError, lambda: _read_labels(folder / "a.json", ["01", "02"]))
+    words = refused_or(ValueError, lambda: read_labels(folder / "a.json", ["01", "02"]))
     assert words is None or set(words) <= {"Positive", "Similar", "Negative"}
 
 
