@@ -27,7 +27,7 @@ SPECTRUM = 128
 EACH = 4
 """Sets with the largest gains in a report, and as many with the largest losses."""
 WHOLE_BYTES = 9_000_000
-"""For the whole pictures of a page, as they are embedded; the viewer shows as many sets as fit."""
+"""For the whole pictures of a page, as they are embedded, and what rewards added; the viewer shows as many sets as fit."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,11 @@ class NoisePanel:
     """The noise measure of the output against the start's, mean over all sets: 0..1."""
     where: str
     """The unexplained detail of `difference`: its strength, NOISE_WHITE is white; data: URL of a PNG."""
+
+    @property
+    def bytes(self) -> int:
+        """What its pictures take of the page."""
+        return len(self.difference) + len(self.spectrum) + len(self.where)
 
 
 def noise_panels(results: Results, images: Mapping[str, SetImages]) -> list[NoisePanel]:

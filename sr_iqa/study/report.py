@@ -75,6 +75,8 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
     gallery = {name: [trusted(drawing.inline()) for drawing in group] for name, group in vars(draw(results)).items()}
     numbered, q = list(results["variants"]), results["optimised_metric"]
     dial = dial_section(results, images, DIAL_BYTES, numbered)
+    noise = noise_panels(results, images)
+    taken = (dial["bytes"] if dial else 0) + sum(panel.bytes for panel in noise)
     return page(
         "report.html.j2",
         title=title,
@@ -91,11 +93,11 @@ def render(results: Results, images: Mapping[str, SetImages], title: str) -> byt
         figures=gallery,
         plane_data=script_json(plane_data(results, numbered)),
         dial=dial,
-        noise=noise_panels(results, images),
+        noise=noise,
         noise_alarm=ALARM,
         amplify=AMPLIFY,
         differences=option_differences(results),
-        comparisons=(shown := comparisons(results, images, dial["bytes"] if dial else 0)),
+        comparisons=(shown := comparisons(results, images, taken)),
         wholes=script_json({c.image: c.wholes for c in shown if c.wholes}),
         members=member_names(results),
         chosen=share_rows(results),
