@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sr_iqa.errors import UserError
+from sr_iqa.study import report
 from sr_iqa.study.exports import latex
 from sr_iqa.study.figures import pareto_front, strips
 from sr_iqa.study.gallery import draw
@@ -266,6 +267,16 @@ def test_rewards_that_start_from_a_variant_get_a_noise_panel(tmp_path):
     (panel,) = noise_panels(results, pictures())
     assert (panel.variant, panel.start) == ("lora", "amo")
     assert "lora minus amo" in write_report(results, pictures(), tmp_path).report.read_text()
+
+
+def test_what_rewards_added_takes_its_room_from_the_whole_pictures(monkeypatch):
+    results = study()
+    results["variants"]["lora"] |= {"starts_from": "amo", "options": {"train": {"reward_opt": [{"metric": "nano"}]}}}
+    (panel,) = noise_panels(results, pictures())
+    taken = []
+    monkeypatch.setattr(report, "comparisons", lambda results, images, used: taken.append(used) or comparisons(results, images, used))
+    report.render(results, pictures(), "room")
+    assert taken == [panel.bytes] and panel.bytes > len(panel.difference)
 
 
 def test_options_that_differ_from_the_baseline_are_listed():
