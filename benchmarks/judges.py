@@ -27,6 +27,9 @@ NO_REFERENCE = "nano,niqe,piqe"
 FULL_REFERENCE = "psnr,ssimc,gmsd"
 """Quick metrics that need no weights, or come with theirs. Orderings of one kind of damage are easy for those that see the reference."""
 
+OVERDONE = ("sharpen", "over_sharpening", "ringing")
+"""What looks sharp, and must not pass for better than the photo."""
+
 
 def level(path: Path) -> int:
     """0 of the photo itself, else that of <kind>_<level>.png."""
@@ -45,6 +48,8 @@ def parts(pair: Pair) -> Iterator[str]:
         yield "kinds of super-resolution"
     if 0 in levels:
         yield "photo against any"
+        if pair.group in OVERDONE:
+            yield f"photo against {pair.group}"
 
 
 def by_parts(manifest: Manifest, path: Path) -> Path:
